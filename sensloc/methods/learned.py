@@ -1,0 +1,108 @@
+"""The paper's method: a linear map from the sensitivity map to the four corners. numpy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sensloc.boxes import Boxes, largest, resize, tidy
+from sensloc.least_squares import LinearMap, quantise
+
+Normalise = Literal["l2", "sum", "max", "none"]
+
+
+def column(rows: pa.Table, name: str) -> npt.NDArray[Any]:
+    """A fixed-size-list column as [n, k]; null lists are not allowed."""
+    values = rows[name].combine_chunks()
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks)
+    if values.null_count:
+        raise ValueError(f"column {name} has {values.null_count} nulls")
+    return np.asarray(values.flatten()).reshape(len(values), -1)
+
+
+def features(rows: pa.Table, normalise: Normalise) -> npt.NDArray[np.float64]:
+    """What the linear map sees: each image's map, normalised, on the exact grid of ``quantise``.
+
+    Args:
+        rows: of the sensitivity table, without errors.
+        normalise: "l2", "sum" or "max" divide by that of the image's own map; "none" keeps the
+            derivative's size.
+
+    Returns:
+        float64 [n, G * G].
+    """
+    maps = column(rows, "map").astype(np.float64)
+    if normalise == "none":
+        return quantise(maps * np.asarray(rows["map_scale"], np.float64)[:, None])
+    if normalise == "l2":
+        norm = np.linalg.norm(maps, axis=1, keepdims=True)
+    else:
+        norm = maps.sum(1, keepdims=True) if normalise == "sum" else maps.max(1, keepdims=True)
+    return quantise(np.divide(maps, norm, out=np.zeros_like(maps), where=norm > 0))
+
+
+def truth(rows: pa.Table) -> list[Boxes]:
+    """The ground-truth boxes of each row: n arrays [m_i, 4]."""
+    return [np.array(boxes, np.float64) for boxes in rows["boxes"].to_pylist()]
+
+
+def targets(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """What the linear map learns: each image's largest box, on the exact grid. [n, 4]."""
+    return quantise(np.array([largest(boxes) for boxes in truth(rows)]).reshape(-1, 4))
+
+
+@dataclass(frozen=True)
+class SensitivityBox:
+    """Map, normalise, multiply, resize about the centre, clip.
+
+    Attributes:
+        linear: features [d] -> corners [4].
+        normalise: see ``features``.
+        factors: of the box's width and height: (1, 1) is the paper's method as it stands.
+    """
+
+    linear: LinearMap
+    normalise: Normalise
+    factors: tuple[float, float] = (1.0, 1.0)
+
+    def predict(self, rows: pa.Table) -> Boxes:
+        """[n, 4] unit xyxy."""
+        return tidy(resize(self.linear.predict(features(rows, self.normalise)), self.factors))
+
+
+def ridge_candidates(maps: Sequence[LinearMap], rows: pa.Table, normalise: Normalise) -> Boxes:
+    """The boxes of every map of a ridge path: [ridges, n, 4]."""
+    inputs = features(rows, normalise)
+    return np.stack([tidy(linear.predict(inputs)) for linear in maps])
+
+
+def size_candidates(
+    linear: LinearMap, sizes: Sequence[float], rows: pa.Table, normalise: Normalise
+) -> Boxes:
+    """The boxes of one map under every pair of factors: [len(sizes) ** 2, n, 4]."""
+    raw = linear.predict(features(rows, normalise))
+    pairs = np.array(list(product(sizes, sizes)))
+    return tidy(resize(raw[None], pairs[:, None]))
+
+
+def choose_ridge(ridges: Sequence[float], correct: npt.NDArray[np.int64]) -> int:
+    """Index of the ridge with the best CorLoc; among equals the largest, the smoothest map."""
+    return max(range(len(ridges)), key=lambda i: (correct[i], ridges[i]))
+
+
+def choose_factors(sizes: Sequence[float], correct: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """The pair of factors with the best CorLoc; among equals the one nearest to (1, 1).
+
+    Args:
+        sizes: [k] the candidates of either factor.
+        correct: [k * k] images right, in the order of ``itertools.product(sizes, sizes)``.
+    """
+    pairs = list(product(sizes, sizes))
+    distance = np.abs(np.log(np.array(pairs))).sum(1)
+    best = max(range(len(pairs)), key=lambda i: (correct[i], -distance[i]))
+    return pairs[best]

@@ -1,0 +1,97 @@
+"""The tables that people read: Markdown for files, plain text for a terminal."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc.config import Config
+
+PAPER = {"constant_mean": 12.34, "sensitivity": 82.76}
+"""Ebrahimpour & Noelle, Table 1, in percent; its other rows are not computed here."""
+
+
+def _rows(table: pa.Table) -> list[list[str]]:
+    wanted = table.filter(pc.is_in(table["scope"], pa.array(["overall", "class mean"])))
+    by_method: dict[str, dict[str, Any]] = {}
+    for row in wanted.to_pylist():
+        by_method.setdefault(row["method"], {})[row["scope"]] = row
+    return [
+        [
+            method,
+            _share(scopes["overall"]),
+            _share(scopes["class mean"]),
+            f"{scopes['overall']['n_correct']:,} / {scopes['overall']['n_images']:,}",
+            f"{PAPER[method]:.2f}" if method in PAPER else "",
+        ]
+        for method, scopes in by_method.items()
+    ]
+
+
+def _share(row: dict[str, Any]) -> str:
+    return f"{row['corloc']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+
+
+HEADER = ["method", "CorLoc %", "class mean %", "images right", "paper, ImageNet, its protocol"]
+
+
+def protocol(config: Config) -> str:
+    """One sentence: what the numbers mean."""
+    label = (
+        "the true class (GT-known)"
+        if config.sensitivity.label == "truth"
+        else "the predicted class"
+    )
+    return (
+        f"Test split, IoU >= {config.evaluate.iou:g} with any ground-truth box, continuous "
+        f"coordinates; maps of {label}; 95 % bootstrap intervals over images."
+    )
+
+
+def markdown(table: pa.Table, config: Config) -> str:
+    """``table.md``: one row per method."""
+    lines = [HEADER, ["---", "---:", "---:", "---:", "---:"], *_rows(table)]
+    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}\n"
+
+
+def text(table: pa.Table, config: Config) -> str:
+    """The same for a terminal, in columns."""
+    lines = [HEADER, *_rows(table)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([*aligned, "", protocol(config)])
+
+
+def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) -> str:
+    """What a finished run says last.
+
+    Args:
+        table: of CorLoc.
+        config: of the run.
+        facts: the content of ``run.json``.
+        url: of the run directory.
+    """
+    stages = facts["stages"]
+    made = stages["sensitivity"]
+    rate = made["rows"] / max(made["seconds"], 1e-9)
+    total = sum(stage["seconds"] for stage in stages.values())
+    splits = ", ".join(f"{n:,} {name}" for name, n in stages["manifest"]["splits"].items())
+    lines = [
+        f"{config.name}: {stages['manifest']['images']:,} images of "
+        f"{stages['manifest']['classes']:,} classes ({splits}) in {total:.0f} s",
+        f"sensitivity maps: {rate:.1f} images/s, {made['errors']} errors",
+        f"classifier top-1: {made['top1']} %",
+        "",
+        text(table, config),
+        "",
+        f"tables, figure and linear map: {url}",
+        f"  look at {url}/examples.png and {url}/table.md",
+    ]
+    return "\n".join(lines)

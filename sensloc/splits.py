@@ -1,0 +1,93 @@
+"""Three disjoint sets: seeded, stratified per class, decided by the image's content. numpy only.
+
+An image's place in its class is the rank of a hash of its content, so that copies of one image,
+whatever their names and classes, always fall into the same set. (A copy annotated with several
+classes is ranked in the alphabetically first.)
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sensloc.datasets.annotation import DatasetError
+
+Names = Sequence[str]
+NAMES = ("train", "validation", "test")
+
+
+def key(text: str, seed: int) -> int:
+    """A uniform 64-bit number, a pure function of text and seed: the house's only dice."""
+    digest = hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def keys(texts: Iterable[str], seed: int) -> npt.NDArray[np.uint64]:
+    """``key`` of each text: [n] uint64."""
+    return np.array([key(text, seed) for text in texts], dtype=np.uint64)
+
+
+def lowest(values: npt.NDArray[np.uint64], n: int) -> int:
+    """The value such that exactly n of the (distinct) values are at most it.
+
+    Raises:
+        DatasetError: there are fewer than n values.
+    """
+    if n > len(values):
+        raise DatasetError(f"dataset.n_images is {n}, the data set has {len(values)} usable images")
+    return int(np.partition(values, n - 1)[n - 1])
+
+
+@dataclass(frozen=True)
+class Split:
+    """A fitted split: a pure function from an image to its set.
+
+    Attributes:
+        seed: of the content's hash.
+        limits: wnid -> the two hash values that end its train and its validation set.
+        owners: content -> wnid, for the contents that occur under several classes.
+    """
+
+    seed: int
+    limits: Mapping[str, tuple[int, int]]
+    owners: Mapping[str, str]
+
+    @classmethod
+    def from_images(
+        cls, contents: Names, wnids: Names, shares: tuple[float, float, float], seed: int
+    ) -> "Split":
+        """Cut every class at the ranks nearest to the shares.
+
+        Args:
+            contents: [n] content hashes.
+            wnids: [n] classes.
+            shares: of train, validation and test; they sum to 1.
+            seed: of the draw.
+        """
+        classes: dict[str, set[str]] = {}
+        for content, wnid in zip(contents, wnids, strict=True):
+            classes.setdefault(content, set()).add(wnid)
+        owners = {content: min(names) for content, names in classes.items()}
+        members: dict[str, list[int]] = {}
+        for content, owner in owners.items():
+            members.setdefault(owner, []).append(key(content, seed))
+        limits = {}
+        for wnid, ranked in members.items():
+            cuts = [round(share * len(ranked)) for share in (shares[0], shares[0] + shares[1])]
+            ranked.sort()
+            limits[wnid] = (_limit(ranked, cuts[0]), _limit(ranked, cuts[1]))
+        shared = {content: owners[content] for content, names in classes.items() if len(names) > 1}
+        return cls(seed, limits, shared)
+
+    def __call__(self, content: str, wnid: str) -> str:
+        """The set of an image that was among those of ``from_images``."""
+        value = key(content, self.seed)
+        train, validation = self.limits[self.owners.get(content, wnid)]
+        return NAMES[0] if value < train else NAMES[1] if value < validation else NAMES[2]
+
+
+def _limit(ranked: Sequence[int], cut: int) -> int:
+    """A value with exactly ``cut`` of the ranked ones below it."""
+    return ranked[cut] if cut < len(ranked) else 1 << 64

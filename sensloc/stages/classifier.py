@@ -1,0 +1,59 @@
+"""The demo's network is trained inside the run, on labels only. Others bring their weights."""
+
+import io
+import logging
+
+import numpy as np
+import ray
+import torch
+
+from sensloc.config import SceneNet
+from sensloc.images import ImageError, decode, fetch
+from sensloc.run import RunDir, RunError
+from sensloc.stages import ray_data
+
+log = logging.getLogger(__name__)
+
+
+def classifier(run: RunDir) -> None:
+    """Train the demo's network on the train split's labels -> ``classifier.pt``.
+
+    Every other source brings its weights along: then there is nothing to do.
+    """
+    config = run.config
+    if not isinstance(config.classifier, SceneNet):
+        return
+    run.require("manifest")
+    with run.stage("classifier", "classifier.pt"):
+        cpus = int(min(ray.cluster_resources()["CPU"], 4))
+        train = ray.remote(num_cpus=cpus)(_train_scene_net)
+        run.write("classifier.pt", ray.get(train.remote(run, cpus)))
+    log.info("classifier: trained on the labels of the train split")
+
+
+def _train_scene_net(run: RunDir, threads: int) -> bytes:
+    from sensloc.scene_net import train
+
+    config = run.config.classifier
+    assert isinstance(config, SceneNet)
+    torch.set_num_threads(threads)
+    rows = ray_data.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
+    rows = rows.sort_by("image_id")
+    pixels = [
+        decode(data, config.input_size)
+        for data in fetch(rows["uri"].to_pylist(), run.config.resources.connections)
+        if not isinstance(data, ImageError)
+    ]
+    if len(pixels) < len(rows):
+        raise RunError(f"{len(rows) - len(pixels)} scenes cannot be read: make the manifest again")
+    state = train(
+        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+        torch.from_numpy(np.asarray(rows["class_index"])),
+        mean=config.mean,
+        std=config.std,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()

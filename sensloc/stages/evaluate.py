@@ -1,0 +1,175 @@
+"""The fitted methods on the test set: predictions, CorLoc, the table and the figure."""
+
+import io
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sensloc import corloc, tables
+from sensloc.boxes import largest
+from sensloc.config import Config, Evaluate
+from sensloc.figure import Example, choose, contact_sheet
+from sensloc.images import decode, fetch
+from sensloc.methods import Method, learned
+from sensloc.report import markdown
+from sensloc.run import RunDir, RunError
+from sensloc.stages import ray_data
+from sensloc.stages.fit import fitted_methods
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(run: RunDir) -> None:
+    """``sensitivity/`` (test) -> ``predictions/``, ``corloc/``, ``table.md``, ``examples.png``."""
+    methods, config = fitted_methods(run), run.config
+    with run.stage("evaluate", "predictions", "corloc", "table.md", "examples.png") as facts:
+        judge = partial(
+            predict,
+            methods=methods,
+            threshold=config.evaluate.iou,
+            stamp=ray_data.stamp(run),
+        )
+        predictions = ray_data.read(run, "sensitivity").map_batches(judge, batch_format="pyarrow")
+        ray_data.write(predictions, run, "predictions")
+        counts = count(run)
+        table = corloc_table(counts, list(methods), config.evaluate)
+        run.write("corloc/corloc.parquet", parquet(table, ray_data.stamp(run)))
+        run.write("table.md", markdown(table, config))
+        run.write("examples.png", examples(run, config))
+        facts |= {"test_images": int(table["n_images"][0].as_py())}
+    log.info("evaluate: %(test_images)d test images", facts)
+
+
+def predict(
+    rows: pa.Table, methods: Mapping[str, Method], threshold: float, stamp: dict[str, str]
+) -> pa.Table:
+    """Rows of the sensitivity table -> one row per test image and method."""
+    test = rows.filter(pc.equal(rows["split"], "test"))
+    good = test.filter(pc.is_null(test["error"]))
+    bad = test.filter(pc.is_valid(test["error"])).select(
+        ["image_id", "wnid", "class_name", "split", "source", "error"]
+    )
+    made = [tables.PREDICTIONS.empty_table()]
+    for name, method in methods.items():
+        made.append(_judged(good, name, method, threshold))
+        failed = [row | {"method": name} for row in bad.to_pylist()]
+        made.append(pa.Table.from_pylist(failed, tables.PREDICTIONS))
+    return pa.concat_tables(made).replace_schema_metadata(stamp)
+
+
+def _judged(rows: pa.Table, name: str, method: Method, threshold: float) -> pa.Table:
+    """One method's predictions for rows without errors."""
+    if len(rows) == 0:
+        return tables.PREDICTIONS.empty_table()
+    boxes, truth = np.asarray(method.predict(rows), np.float64), learned.truth(rows)
+    best = corloc.best_iou(boxes, truth)
+    columns = {
+        **{field: rows[field] for field in rows.column_names},
+        "method": pa.array([name] * len(rows)),
+        "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
+        "iou": best.astype(np.float32),
+        "iou_largest": corloc.best_iou(boxes, [largest(b)[None] for b in truth]).astype(np.float32),
+        "n_boxes": pc.list_value_length(rows["boxes"]),
+        "correct": best >= threshold,
+        "recognised": pc.equal(rows["class_index"], rows["predicted_index"]),
+    }
+    return pa.table(
+        {field: columns[field] for field in tables.PREDICTIONS.names}, tables.PREDICTIONS
+    )
+
+
+def count(run: RunDir) -> pa.Table:
+    """Images and right ones, per method and class: integers, so no order matters.
+
+    Returns:
+        method, wnid, class_name, n_images, n_correct; images with errors are not counted.
+
+    Raises:
+        RunError: no test image is left.
+    """
+    columns = ["method", "wnid", "class_name", "correct"]
+    parts = list(ray_data.over_files(run, "predictions", columns, _count))
+    table = pa.concat_tables(parts) if parts else None
+    if table is None or len(table) == 0:
+        raise RunError(f"{run.at('sensitivity')}: no test image without an error")
+    return _by_class(table, [("n_images", "sum"), ("n_correct", "sum")])
+
+
+def _count(rows: pa.Table) -> pa.Table:
+    rows = rows.append_column("right", pc.cast(rows["correct"], pa.int64()))
+    return _by_class(rows, [("right", "count"), ("right", "sum")])
+
+
+def _by_class(rows: pa.Table, sums: list[tuple[str, str]]) -> pa.Table:
+    groups = ["method", "wnid", "class_name"]
+    grouped = rows.group_by(groups).aggregate(sums)
+    return grouped.rename_columns([*groups, "n_images", "n_correct"])
+
+
+def corloc_table(counts: pa.Table, methods: list[str], config: Evaluate) -> pa.Table:
+    """Per method: the mean over images, the mean over classes, then each class."""
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        mine = counts.filter(pc.equal(counts["method"], method)).sort_by("wnid").to_pylist()
+        images, correct = ([row[k] for row in mine] for k in ("n_images", "n_correct"))
+        over = {"n_images": sum(images), "n_correct": sum(correct), "method": method}
+        rows.append(
+            over
+            | {"scope": "overall"}
+            | _interval(corloc.share(sum(correct), sum(images), config.bootstrap, config.seed))
+        )
+        rows.append(
+            over
+            | {"scope": "class mean"}
+            | _interval(corloc.class_mean(correct, images, config.bootstrap, config.seed))
+        )
+        for row in mine:
+            one = corloc.share(row["n_correct"], row["n_images"], config.bootstrap, config.seed)
+            rows.append(row | {"scope": "class"} | _interval(one))
+    return pa.Table.from_pylist(rows, tables.CORLOC)
+
+
+def _interval(interval: corloc.Interval) -> dict[str, float]:
+    return {"corloc": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+
+
+def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(stamp), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def examples(run: RunDir, config: Config) -> bytes:
+    """The contact sheet: the calibrated map's hits and misses, drawn by seed. PNG."""
+    columns = ["image_id", "wnid", "method", "correct"]
+    every = ray_data.load(run, run.files("predictions"), columns)
+    drawn = choose(
+        every.filter(pc.equal(every["method"], "sensitivity_calibrated")), config.evaluate.seed
+    )
+    wanted = pc.field("image_id").isin(drawn)
+    ours = wanted & (pc.field("method") == "sensitivity_calibrated")
+    boxes = ray_data.load(run, run.files("predictions"), ["image_id", "box", "iou"], where=ours)
+    columns = ["image_id", "uri", "class_name", "wnid", "boxes", "map", "width", "height"]
+    rows = ray_data.load(run, run.files("sensitivity"), columns, where=wanted)
+    predicted = {row["image_id"]: row for row in boxes.to_pylist()}
+    grid = config.sensitivity.grid
+    made = {}
+    for row, data in zip(rows.to_pylist(), fetch(rows["uri"].to_pylist()), strict=True):
+        if isinstance(data, bytes):
+            made[row["image_id"]] = Example(
+                title=row["class_name"] or row["wnid"],
+                pixels=decode(data, 224),
+                aspect=row["width"] / row["height"],
+                map=np.array(row["map"], np.float32).reshape(grid, grid),
+                truth=np.array(row["boxes"]),
+                predicted=np.array(predicted[row["image_id"]]["box"]),
+                iou=predicted[row["image_id"]]["iou"],
+            )
+    return contact_sheet([made[i] for i in drawn if i in made])

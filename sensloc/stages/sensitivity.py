@@ -1,0 +1,168 @@
+"""The manifest -> one sensitivity map per image, from one backward pass each."""
+
+import logging
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from ray.data import ActorPoolStrategy
+
+from sensloc import tables
+from sensloc.classifiers import load_network, prepare
+from sensloc.config import SceneNet
+from sensloc.images import ImageError, decode, fetch
+from sensloc.methods.learned import column
+from sensloc.run import RunDir, RunError
+from sensloc.sensitivity import PREDICTED, MapMaker
+from sensloc.splits import keys
+from sensloc.stages import ray_data
+
+log = logging.getLogger(__name__)
+
+
+def sensitivity(run: RunDir) -> None:
+    """``manifest/`` -> ``sensitivity/``: one map per image, from one backward pass.
+
+    Raises:
+        RunError: the table does not hold every row of the manifest exactly once.
+    """
+    run.require("manifest")
+    config, resources = run.config, run.config.resources
+    with run.stage("sensitivity", "sensitivity") as facts:
+        rows = (
+            ray_data.read(run, "manifest")
+            .repartition(target_num_rows_per_block=resources.rows_per_block)
+            .map_batches(
+                partial(
+                    decode_images,
+                    size=config.classifier.input_size,
+                    connections=resources.connections,
+                ),
+                batch_format="pyarrow",
+                batch_size=config.sensitivity.batch_size,
+                num_cpus=resources.cpus_per_task,
+            )
+            .map_batches(
+                SensitivityActor,
+                fn_constructor_args=(run,),
+                batch_format="pyarrow",
+                batch_size=config.sensitivity.batch_size,
+                compute=ActorPoolStrategy(min_size=1, max_size=resources.actors),
+                num_cpus=resources.cpus_per_actor,
+                num_gpus=resources.gpus_per_actor,
+            )
+        )
+        ray_data.write(rows, run, "sensitivity")
+        facts |= _account(run)
+    log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %(top1)s %%", facts)
+
+
+def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
+    """Add ``pixels``, uint8 [S * S * 3] per row (zeros where there is an error)."""
+    errors = rows["error"].to_pylist()
+    wanted = [i for i, error in enumerate(errors) if error is None]
+    uris = rows["uri"].to_pylist()
+    pixels = np.zeros((len(rows), size, size, 3), np.uint8)
+    for i, data in zip(wanted, fetch([uris[i] for i in wanted], connections), strict=True):
+        try:
+            if isinstance(data, ImageError):
+                raise data
+            pixels[i] = decode(data, size)
+        except ImageError as error:
+            errors[i] = f"{uris[i]}: {error}"
+    column = tables.fixed(pixels.reshape(len(rows), -1), pa.uint8())
+    where = rows.schema.get_field_index("error")
+    return rows.set_column(where, "error", pa.array(errors, pa.string())).append_column(
+        "pixels", column
+    )
+
+
+class SensitivityActor:
+    """One network, held on one device: rows with pixels in, rows of the sensitivity table out."""
+
+    def __init__(self, run: RunDir) -> None:
+        config = run.config
+        device = "cuda" if config.resources.gpus_per_actor else "cpu"
+        torch.set_num_threads(config.resources.threads_per_actor)
+        trained = run.at("classifier.pt") if isinstance(config.classifier, SceneNet) else None
+        network = load_network(config.classifier, trained)
+        self.config = config
+        self.stamp = ray_data.stamp(run)
+        self.make = MapMaker(
+            prepare(network, config.classifier, device),
+            config.classifier.mean,
+            config.classifier.std,
+            config.sensitivity.batch_size,
+            config.sensitivity.channels,
+            config.sensitivity.grid,
+            config.sensitivity.precision,
+            device,
+        )
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows of the manifest with pixels -> rows of the sensitivity table."""
+        size, grid = self.config.classifier.input_size, self.config.sensitivity.grid
+        pixels = column(rows, "pixels").reshape(-1, size, size, 3)
+        index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
+        truth = self.config.sensitivity.label == "truth"
+        maps = self.make(pixels, index if truth else np.full_like(index, PREDICTED))
+        errors = rows["error"].to_pylist()
+        for i, wnid in enumerate(rows["wnid"].to_pylist()):
+            if errors[i] is None and truth and index[i] == PREDICTED:
+                errors[i] = f"class {wnid} is not one of the classifier's"
+            elif errors[i] is None and not np.isfinite(maps.scale[i]):
+                errors[i] = "the derivative is not finite"
+        good = pa.array([error is None for error in errors])
+        n = len(rows)
+
+        def known(values: Any, kind: pa.DataType) -> pa.Array:
+            column = tables.fixed(values, kind) if values.ndim == 2 else pa.array(values, kind)
+            return pc.if_else(good, column, pa.scalar(None, column.type))
+
+        new = {
+            "predicted_index": known(maps.predicted, pa.int64()),
+            "score": known(maps.score, pa.float32()),
+            "probability": known(maps.probability, pa.float32()),
+            "map": known(maps.map, pa.float16()),
+            "map_scale": known(maps.scale, pa.float32()),
+            "map_height": pa.array([grid] * n, pa.int32()),
+            "map_width": pa.array([grid] * n, pa.int32()),
+            "error": pa.array(errors, pa.string()),
+        }
+        schema = tables.sensitivity(grid).with_metadata(self.stamp)
+        return pa.table({**{name: rows[name] for name in rows.column_names}, **new}, schema)
+
+
+def _account(run: RunDir) -> dict[str, Any]:
+    """Compare the table with the manifest, and count: rows, errors, top-1."""
+    columns = ["image_id", "class_index", "predicted_index", "error"]
+    seen = ray_data.over_files(run, "sensitivity", columns, _tally, split=None, errors=True)
+    ids, total = [], Counter[str]()
+    for part_ids, part in seen:
+        ids.append(part_ids)
+        total.update(part)
+    made = np.sort(np.concatenate([*ids, np.empty(0, np.uint64)]))
+    wanted_parts = ray_data.over_files(run, "manifest", ["image_id"], _ids, split=None, errors=True)
+    wanted = np.sort(np.concatenate([*wanted_parts, np.empty(0, np.uint64)]))
+    if not np.array_equal(made, wanted):
+        raise RunError(
+            f"{run.at('sensitivity')}: {len(made)} rows of {len(np.unique(made))} images, the "
+            f"manifest has {len(wanted)}: run jobs/sensitivity.py again"
+        )
+    judged = total["rows"] - total["errors"]
+    accuracy = round(100 * total["right"] / judged, 2) if judged else None
+    return {"rows": total["rows"], "errors": total["errors"], "top1": accuracy}
+
+
+def _ids(rows: pa.Table) -> Any:
+    return keys(rows["image_id"].to_pylist(), 0)
+
+
+def _tally(rows: pa.Table) -> tuple[Any, Counter[str]]:
+    right = pc.sum(pc.equal(rows["class_index"], rows["predicted_index"])).as_py() or 0
+    errors = len(rows) - rows["error"].null_count
+    return _ids(rows), Counter(rows=len(rows), errors=errors, right=right)

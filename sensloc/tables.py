@@ -1,0 +1,84 @@
+"""The schemas of every table: Parquet with plain columns, readable by anyone."""
+
+from typing import Any
+
+import pyarrow as pa
+
+BOX = pa.list_(pa.float32(), 4)
+"""xyxy in the unit square of the original image."""
+
+MANIFEST = pa.schema(
+    [
+        ("image_id", pa.string()),  # unique
+        ("uri", pa.string()),  # of the image file
+        ("wnid", pa.string()),  # the class, as the data set names it
+        ("class_index", pa.int64()),  # the classifier's output of that class; null: it has none
+        ("class_name", pa.string()),
+        ("split", pa.string()),  # train, validation, test; null where error is set
+        ("width", pa.int32()),  # pixels
+        ("height", pa.int32()),  # pixels
+        ("boxes", pa.list_(BOX)),  # ground truth, in the data set's order
+        ("source", pa.string()),  # layout and part, such as imagenet/train
+        ("content", pa.string()),  # hex BLAKE2b-128 of the image file
+        ("error", pa.string()),  # why the row takes no part; null when fine
+    ]
+)
+"""One row per annotated image."""
+
+
+def sensitivity(grid: int) -> pa.Schema:
+    """The manifest's columns and the map: one row per row of the manifest."""
+    fields = [field for field in MANIFEST if field.name != "error"]
+    return pa.schema(
+        [
+            *fields,
+            ("predicted_index", pa.int64()),  # the classifier's highest score
+            ("score", pa.float32()),  # the logit that was differentiated
+            ("probability", pa.float32()),  # its softmax
+            ("map", pa.list_(pa.float16(), grid * grid)),  # row-major, map / map_scale, in [0, 1]
+            ("map_scale", pa.float32()),  # the pooled map's maximum
+            ("map_height", pa.int32()),  # G
+            ("map_width", pa.int32()),  # G
+            ("error", pa.string()),
+        ]
+    )
+
+
+PREDICTIONS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("wnid", pa.string()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("method", pa.string()),
+        ("box", BOX),  # null where error is set
+        ("iou", pa.float32()),  # best over the image's boxes
+        ("iou_largest", pa.float32()),  # with its largest box
+        ("n_boxes", pa.int32()),
+        ("correct", pa.bool_()),  # iou >= evaluate.iou
+        ("recognised", pa.bool_()),  # the classifier's prediction is the annotated class
+        ("error", pa.string()),
+    ]
+)
+"""One row per test image and method."""
+
+CORLOC = pa.schema(
+    [
+        ("method", pa.string()),
+        ("scope", pa.string()),  # class, overall, class mean
+        ("wnid", pa.string()),  # null unless scope is class
+        ("class_name", pa.string()),
+        ("n_images", pa.int64()),  # errors are not among them
+        ("n_correct", pa.int64()),
+        ("corloc", pa.float64()),  # percent
+        ("ci_low", pa.float64()),  # percent, 2.5 % of the bootstrap over images
+        ("ci_high", pa.float64()),  # percent, 97.5 %
+    ]
+)
+"""One row per method and class, and two summary rows per method."""
+
+
+def fixed(values: Any, kind: pa.DataType) -> pa.FixedSizeListArray:
+    """A numpy array [n, k] as a column of fixed-size lists, without copying a value at a time."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind), values.shape[1])

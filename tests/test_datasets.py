@@ -1,0 +1,762 @@
+"""Laws of the dataset readers: same rows from any root, and bad input stays one row."""
+
+import csv
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import fsspec.core
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter
+
+from sensloc.config import AnyDataset, ImageNet, Voc
+from sensloc.datasets import Annotation, DatasetError, Reader, reader_for
+from sensloc.datasets.files import Tree, inside
+from sensloc.datasets.imagenet import ImageNetReader
+from sensloc.datasets.voc import VocReader
+
+Files = dict[str, str | bytes]
+RealData = Callable[[str], Path]
+
+# ------------------------------------------------------------------------------- builders
+
+
+def xml(*objects: str, width: object = 100, height: object = 80, filename: str = "x") -> str:
+    """An annotation; an object is "name x0 y0 x1 y1"."""
+    body = ""
+    for name, *corners in map(str.split, objects):
+        keys = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        box = "".join(f"<{key}>{value}</{key}>" for key, value in keys)
+        body += f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    return f"<annotation><filename>{filename}</filename>{size}{body}</annotation>"
+
+
+DATA, XML = "ILSVRC/Data/CLS-LOC", "ILSVRC/Annotations/CLS-LOC"
+
+
+def imagenet() -> Files:
+    """Two classes: three train images and one without box; three val images; and some litter."""
+    boxed = {
+        "train/n01/n01_1": "n01 0 1 50 60 n02 0 0 9 9 n01 5 5 20 20",
+        "train/n01/n01_2": "n01 10 20 30.5 40",
+        "train/n02/n02_5": "n02 0 0 100 80",
+        "val/ILSVRC2012_val_1": "n02 1 2 3 4 n01 5 6 7 8",
+        "val/ILSVRC2012_val_2": "n01 1 2 3 4",
+        "val/ILSVRC2012_val_3": "n01 1 2 99 80",
+    }
+    files: Files = {
+        "LOC_synset_mapping.txt": "n01 tench, Tinca tinca\nn02 goldfish\n",
+        f"{DATA}/train/n01/n01_3.JPEG": b"",
+        f"{DATA}/train/n01/Thumbs.db": b"litter",
+        f"{XML}/train/n01/._n01_1.xml": b"litter",
+        f"{XML}/train/.cache/x.xml": b"litter",
+        **{f"{DATA}/{path}.JPEG": b"" for path in boxed},
+    }
+    for path, prediction in boxed.items():
+        words = prediction.split()
+        files[f"{XML}/{path}.xml"] = xml(
+            *(" ".join(words[i : i + 5]) for i in range(0, len(words), 5))
+        )
+    for part in ("train", "val"):
+        rows = [(path, p) for path, p in boxed.items() if path.startswith(part)]
+        lines = [f"{path.rpartition('/')[2]},{p} \n" for path, p in reversed(rows)]
+        files[f"LOC_{part}_solution.csv"] = "ImageId,PredictionString\n" + "".join(lines)
+    return files
+
+
+def tiny() -> Files:
+    return {
+        "wnids.txt": "n02\nn01\n",
+        "words.txt": "n00\tentity\nn01\ttench\nn02\tgoldfish\n",
+        **{f"train/{w}/images/{w}_{i}.JPEG": b"" for w in ("n01", "n02") for i in range(3)},
+        "train/n01/n01_boxes.txt": "n01_0.JPEG\t0\t10\t63\t58\nn01_1.JPEG\t14\t2\t54\t49\n",
+        "train/n02/n02_boxes.txt": "".join(f"n02_{i}.JPEG\t0\t0\t{i}\t63\n" for i in range(3)),
+        "val/images/val_0.JPEG": b"",
+        "val/images/val_1.JPEG": b"",
+        "val/val_annotations.txt": "val_0.JPEG\tn02\t0\t32\t44\t62\nval_1.JPEG\tn01\t1\t2\t3\t4\n",
+    }
+
+
+def voc() -> Files:
+    return {
+        "JPEGImages/a.jpg": b"",
+        "JPEGImages/a.png": b"",
+        "JPEGImages/b.png": b"",
+        "JPEGImages/c.jpg": b"",
+        "Annotations/a.xml": xml("dog 1 1 10 10", "cat 1 1 50 50", "cat 20 20 30 30"),
+        "Annotations/b.xml": xml("dog 2 2 9 9", width=0, filename="../../etc/passwd"),
+        "Annotations/c.xml": xml(),
+    }
+
+
+def coco(**changes: Any) -> Files:
+    instances: dict[str, Any] = {
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "width": 100, "height": 80},
+            {"id": 8, "file_name": "sub/b.jpg", "width": 0, "height": 80},
+            {"id": 9, "file_name": "c.jpg"},
+        ],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "bbox": [0, 0, 10, 10]},
+            {"image_id": 7, "category_id": 2, "bbox": [5, 5, 50, 50]},
+            {"image_id": 8, "category_id": 1, "bbox": [1.5, 2, 3, 4], "iscrowd": 0},
+            {"image_id": 9, "category_id": 1, "bbox": [0, 0, 90, 90], "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+    }
+    for key, more in changes.items():
+        instances[key] = instances[key] + more
+    return {"annotations.json": json.dumps(instances)}
+
+
+HEADER = "uri,label,x0,y0,x1,y1"
+TABLE = ["a.jpg,cat,0,0,50,50", "b.jpg,dog,1,2,3,4", "a.jpg,cat,1,1,9,9", "a.jpg,dog,2,2,8,8"]
+
+
+def table(*more: str, header: str = HEADER) -> Files:
+    return {"boxes.csv": "\n".join([header, *TABLE, *more]) + "\n"}
+
+
+LAYOUTS: dict[str, Callable[[], Files]] = {
+    "imagenet": imagenet,
+    "tiny_imagenet": tiny,
+    "voc": voc,
+    "coco": coco,
+    "table": table,
+}
+
+
+def store(root: str, files: Files) -> str:
+    """Write files below any root that fsspec can write to."""
+    fs, top = fsspec.core.url_to_fs(root)
+    for path, content in files.items():
+        full = f"{top}/{path}"
+        fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(full, content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def reader(layout: str, root: str | Path, **options: Any) -> Reader:
+    return reader_for(
+        TypeAdapter(AnyDataset).validate_python({"layout": layout, "root": str(root), **options})
+    )
+
+
+def rows(reader: Reader) -> list[Annotation]:
+    """All rows, read as workers do: with a reader and units that were sent to them."""
+    units = reader.units()
+    assert json.loads(json.dumps(units)) == units, "units are plain values"
+    sent: Reader = pickle.loads(pickle.dumps(reader))
+    assert sent == reader
+    found = [list(sent.read(unit)) for unit in units]
+    assert found == [list(sent.read(unit)) for unit in units], "the order is fixed"
+    return [row for of_unit in found for row in of_unit]
+
+
+def by_id(reader: Reader) -> dict[str, Annotation]:
+    found = rows(reader)
+    assert len({row.image_id for row in found}) == len(found), "ids are unique"
+    return {row.image_id: row for row in found}
+
+
+def comparable(found: dict[str, Annotation], root: str) -> dict[str, Any]:
+    """Without what may differ: the root, and the size, which CSV files do not tell."""
+
+    def below_root(uri: str) -> str:
+        for link in root.split("::"):
+            uri = uri.replace(link, "", 1)
+        return uri.strip(":")
+
+    return {
+        key: asdict(row) | {"size": None, "uri": below_root(row.uri)} for key, row in found.items()
+    }
+
+
+# ------------------------------------------------------------------------------- what is read
+
+
+def test_imagenet_reads_boxes_of_the_images_class(tmp_path: Path) -> None:
+    found = by_id(reader("imagenet", store(str(tmp_path), imagenet())))
+    assert len(found) == 7
+    first = found["n01_1"]
+    assert first == Annotation(
+        image_id="n01_1",
+        uri=f"{tmp_path}/{DATA}/train/n01/n01_1.JPEG",
+        wnid="n01",
+        corners=[[0, 1, 50, 60], [5, 5, 20, 20]],
+        convention="edges",
+        source="imagenet/train",
+        class_name="tench, Tinca tinca",
+        size=(100, 80),
+    )
+    assert found["n01_3"].left_out == "no box"
+    val = found["ILSVRC2012_val_1"]
+    assert (val.wnid, val.corners, val.source) == ("n02", [[1, 2, 3, 4]], "imagenet/val")
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    found = by_id(reader("tiny_imagenet", store(str(tmp_path), tiny())))
+    assert Counter(row.source for row in found.values()) == {
+        "tiny_imagenet/train": 6,
+        "tiny_imagenet/val": 2,
+    }
+    assert found["n01_1"] == Annotation(
+        image_id="n01_1",
+        uri=f"{tmp_path}/train/n01/images/n01_1.JPEG",
+        wnid="n01",
+        corners=[[14, 2, 54, 49]],
+        convention="inclusive_0",
+        source="tiny_imagenet/train",
+        class_name="tench",
+    )
+    assert found["n01_2"].left_out == "no box"
+    assert (found["val_0"].wnid, found["val_0"].corners) == ("n02", [[0, 32, 44, 62]])
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "corners", "ids"),
+    [
+        ("voc", (100, 80), [[1, 1, 50, 50], [20, 20, 30, 30]], ("a", "b", "c")),
+        ("coco", (100, 80), [[5, 5, 50, 50]], ("7", "8", "9")),
+        ("table", None, [[0, 0, 50, 50], [1, 1, 9, 9]], ("a.jpg", "b.jpg", None)),
+    ],
+)
+def test_an_image_has_the_class_of_its_largest_box(
+    tmp_path: Path, layout: str, size: Any, corners: Any, ids: tuple[str, str, str | None]
+) -> None:
+    found = by_id(reader(layout, store(str(tmp_path), LAYOUTS[layout]())))
+    several, single, without = ids
+    image = found.pop(several)
+    assert (image.wnid, image.corners, image.size) == ("cat", corners, size)
+    assert found[single].wnid == "dog"
+    assert found.pop(single).size is None
+    assert [row.left_out for row in found.values()] == ["no box"] * (without is not None)
+
+
+def test_of_two_images_of_one_stem_the_first_is_taken(tmp_path: Path) -> None:
+    found = by_id(reader("voc", store(str(tmp_path), voc())))
+    assert found["a"].uri == f"{tmp_path}/JPEGImages/a.jpg"
+
+
+def test_largest_counts_whole_pixels(tmp_path: Path) -> None:
+    """1 x 40 inclusive pixels are more than 5 x 5, though x1 - x0 is 0."""
+    files = voc() | {"Annotations/a.xml": xml("cat 10 10 14 14", "dog 7 1 7 40")}
+    assert by_id(reader("voc", store(str(tmp_path), files)))["a"].wnid == "dog"
+
+
+@pytest.mark.parametrize("annotations", ["xml", "csv"])
+def test_classes_without_images_are_one_row_each(tmp_path: Path, annotations: str) -> None:
+    store(str(tmp_path), imagenet())
+    (tmp_path / DATA / "train" / "n03").mkdir()
+    (empty,) = (
+        row for row in rows(reader("imagenet", tmp_path, annotations=annotations))
+        if row.wnid == "n03"
+    )  # fmt: skip
+    assert (empty.image_id, empty.left_out, empty.error) == ("n03", "empty class", None)
+    store(str(tmp_path / "t"), tiny())
+    shutil.rmtree(tmp_path / "t" / "train" / "n01" / "images")
+    (empty, *rest) = rows(reader("tiny_imagenet", tmp_path / "t", parts=["train"]))
+    assert (empty.image_id, empty.left_out) == ("n01", "empty class")
+    assert [row.wnid for row in rest] == ["n02"] * 3
+
+
+# ------------------------------------------------------------------------------- real images
+
+
+def test_xml_and_csv_agree_on_real_data(real_data: RealData) -> None:
+    root = str(real_data("imagenet-mini"))
+    from_xml, from_csv = (
+        by_id(reader("imagenet", root, annotations=kind)) for kind in ("xml", "csv")
+    )
+    assert len(from_xml) == 2299
+    assert comparable(from_xml, root) == comparable(from_csv, root)
+    assert not any(row.error or row.left_out for row in from_xml.values())
+    assert all(os.path.isfile(row.uri) and row.class_name for row in from_xml.values())
+
+
+def test_tiny_imagenet_on_real_data(real_data: RealData) -> None:
+    found = by_id(reader("tiny_imagenet", real_data("tiny-imagenet-100")))
+    assert len(found) == 30_000
+    assert not any(row.error or row.left_out for row in found.values())
+    train = Counter(row.wnid for row in found.values() if row.source == "tiny_imagenet/train")
+    assert sorted(set(train.values())) == [250]
+    assert len(train) == 100
+    assert all(os.path.isfile(row.uri) for row in found.values())
+
+
+# ------------------------------------------------------------------------------- any root
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 API on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty place in a bucket, with a folder marker as consoles write them."""
+    s3fs = pytest.importorskip("s3fs")
+    for key, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    fs = s3fs.S3FileSystem()
+    fs.makedirs("bucket", exist_ok=True)
+    root = f"bucket/{tmp_path.name}"
+    fs.pipe_file(f"{root}/{DATA}/train/", b"")
+    yield f"s3://{root}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def root_with(kind: str, files: Files, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The files in a store of one kind: its URL."""
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for path, content in files.items():
+                archive.writestr(f"set/{path}", content)
+        return f"zip://set::{tmp_path}/set.zip"
+    if kind == "cached":
+        return "simplecache::" + store(f"memory:/{tmp_path}", files)
+    roots = {"local": str(tmp_path / "set"), "memory": f"memory:/{tmp_path}"}
+    return store(roots.get(kind) or request.getfixturevalue(f"{kind}_root"), files)
+
+
+@pytest.mark.parametrize("kind", ["memory", "zip", "cached", "s3"])
+@pytest.mark.parametrize("layout", ["imagenet", "imagenet csv", "tiny_imagenet", "voc", "table"])
+def test_any_root_gives_the_same_rows(
+    layout: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    layout, _, annotations = layout.partition(" ")
+    options = {"annotations": annotations} if annotations else {}
+    files = LAYOUTS[layout]()
+    local = root_with("local", files, request, tmp_path)
+    other = root_with(kind, files, request, tmp_path)
+    expected, found = (by_id(reader(layout, root, **options)) for root in (local, other))
+    assert comparable(found, other) == comparable(expected, local)
+    if layout == "imagenet":
+        for row in found.values():
+            with fsspec.open(row.uri) as image:
+                assert image.read() == b""
+
+
+def test_a_listing_is_never_an_old_one(s3_root: str) -> None:
+    """Someone else adds an image between two runs of one session."""
+    import s3fs
+
+    store(s3_root, voc())
+    assert "d" not in by_id(reader("voc", s3_root))
+    s3fs.S3FileSystem(skip_instance_cache=True).pipe_file(f"{s3_root}/JPEGImages/d.jpg", b"")
+    assert by_id(reader("voc", s3_root))["d"].left_out == "no box"
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    assert Tree(store(str(tmp_path), {"a.jpg": b""})).files("a.jpg", (".jpg",)) == []
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """Subsets of a data set are often folders of links."""
+    store(str(tmp_path / "whole"), imagenet())
+    store(str(tmp_path / "part"), {"LOC_synset_mapping.txt": "n01 tench\nn02 goldfish\n"})
+    for top in (DATA, XML):
+        train = tmp_path / "part" / top / "train"
+        train.mkdir(parents=True)
+        (train / "n02").symlink_to(tmp_path / "whole" / top / "train" / "n02")
+        (train / "n01").mkdir()
+        for file in (tmp_path / "whole" / top / "train" / "n01").glob("n01_1.*"):
+            (train / "n01" / file.name).symlink_to(file)
+        (train / "n01" / f"n01_9.{'JPEG' if top == DATA else 'xml'}").symlink_to("nowhere")
+    found = by_id(reader("imagenet", tmp_path / "part", parts=["train"]))
+    assert [key for key, row in found.items() if not row.error] == ["n01_1", "n02_5"]
+
+
+# ------------------------------------------------------------------------------- units
+
+
+def test_xml_and_csv_agree_whatever_the_units(tmp_path: Path) -> None:
+    root = store(str(tmp_path), imagenet())
+    expected = comparable(by_id(reader("imagenet", root)), root)
+    config = ImageNet(layout="imagenet", root=root)
+    chunked = ImageNetReader(config, names_per_unit=2)
+    assert [len(unit["images"]) for unit in chunked.units() if unit["part"] == "val"] == [2, 1]
+    assert comparable(by_id(chunked), root) == expected
+    csv_config = config.model_copy(update={"annotations": "csv"})
+    size = os.path.getsize(tmp_path / "LOC_train_solution.csv")
+    for length in range(1, size + 2):
+        ranged = ImageNetReader(csv_config, bytes_per_unit=length, folders_per_unit=1)
+        found = [row for unit in ranged.units() for row in ranged.read(unit)]
+        assert len(found) == len(expected)
+        assert comparable({row.image_id: row for row in found}, root) == expected
+
+
+def test_a_large_listing_is_chunked(tmp_path: Path) -> None:
+    files: Files = {f"JPEGImages/{i:04}.jpg": b"" for i in range(2500)}
+    store(f"memory:/{tmp_path}", files | {"Annotations/0000.xml": xml("dog 1 1 2 2")})
+    units = VocReader(Voc(layout="voc", root=f"memory:/{tmp_path}")).units()
+    assert [len(unit["images"]) for unit in units] == [1000, 1000, 500]
+
+
+# ------------------------------------------------------------------------------- the class filter
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "keep", "ids"),
+    [
+        ("imagenet", {}, "n02", "n02_5 ILSVRC2012_val_1"),
+        ("imagenet", {"annotations": "csv"}, "n02", "n02_5 ILSVRC2012_val_1"),
+        ("tiny_imagenet", {}, "n02", "n02_0 n02_1 n02_2 val_0"),
+        ("voc", {}, "cat", "a c"),
+        ("coco", {}, "cat", "7 9"),
+        ("table", {}, "cat", "a.jpg"),
+    ],
+)
+def test_only_classes(
+    tmp_path: Path, layout: str, options: dict[str, str], keep: str, ids: str
+) -> None:
+    """The classes of the file are kept, and so is an image of which no class is known."""
+    root = store(str(tmp_path / "set"), LAYOUTS[layout]())
+    chosen = tmp_path / "classes.txt"
+    options |= {"only_classes": str(chosen)}
+    chosen.write_text(f"{keep} with a name\n\n")
+    assert sorted(by_id(reader(layout, root, **options))) == sorted(ids.split())
+
+    chosen.write_text(f"{keep}\nunicorn\n")
+    if layout != "voc":  # whose classes nobody knows before reading
+        with pytest.raises(DatasetError, match="names unicorn: not in"):
+            rows(reader(layout, root, **options))
+    chosen.write_text("\n")
+    with pytest.raises(DatasetError, match=r"classes\.txt: names no class"):
+        rows(reader(layout, root, **options))
+    chosen.unlink()
+    with pytest.raises(DatasetError, match=r"classes\.txt: no such file; dataset\.only_classes"):
+        rows(reader(layout, root, **options))
+
+
+def test_a_filtered_train_class_needs_its_folder(tmp_path: Path) -> None:
+    files = imagenet() | {"LOC_synset_mapping.txt": "n01 tench\nn02 goldfish\nn03 shark\n"}
+    root = store(str(tmp_path), files | {"classes.txt": "n03"})
+    with pytest.raises(DatasetError, match=f"names n03: not in {root}/{DATA}/train"):
+        reader("imagenet", root, parts=["train"], only_classes=f"{root}/classes.txt").units()
+
+
+# ------------------------------------------------------------------------------- bad input
+
+BOMB = '<!DOCTYPE b [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>'
+NO_BOX = "<annotation><object><name>n01</name></object></annotation>"
+NO_NAME = "<annotation><object><bndbox/></object></annotation>"
+BAD_XML = [
+    ("not xml", "not a readable XML file"),
+    ("", "not a readable XML file"),
+    ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not a readable XML file"),
+    (xml("n01 1 2 3 4")[:-5], "not a readable XML file"),
+    ("<html/>", "the root element is <html>"),
+    (BOMB, "not a readable XML file: EntitiesForbidden"),
+    (NO_BOX, "without a <bndbox>"),
+    (NO_NAME, "without a <name>"),
+    (xml("n01 1 2 x 4"), "<xmax> of an <object> (n01): 'x' is not a number"),
+    (xml("n01 1 nan 3 4"), "'nan' is not finite"),
+    (xml("n01 1 2 3 -inf"), "'-inf' is not finite"),
+    (xml("n01 1 2 3 4").replace("<ymax>4</ymax>", ""), "<ymax> of an <object> (n01): None"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), BAD_XML)
+@pytest.mark.parametrize(
+    ("layout", "file", "image_id"),
+    [
+        ("imagenet", f"{XML}/train/n01/n01_2.xml", "n01_2"),
+        ("imagenet", f"{XML}/val/ILSVRC2012_val_2.xml", "ILSVRC2012_val_2"),
+        ("voc", "Annotations/b.xml", "b"),
+    ],
+)
+def test_a_bad_xml_file_is_one_row(
+    tmp_path: Path, layout: str, file: str, image_id: str, content: str, reason: str
+) -> None:
+    good = by_id(reader(layout, store(str(tmp_path), LAYOUTS[layout]())))
+    bad = by_id(reader(layout, store(str(tmp_path), {file: content})))
+    row = bad.pop(image_id)
+    assert row.error is not None
+    assert row.error.startswith(f"{file}: ")
+    assert reason in row.error
+    assert (row.corners, row.left_out) == ([], None)
+    good.pop(image_id)
+    assert bad == good
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "image_id", "reason"),
+    [
+        (f"{XML}/train/n01/n01_2.xml", xml("n02 1 2 3 4"), "n01_2", "no object of the class n01"),
+        (f"{XML}/train/n01/n01_2.xml", xml(), "n01_2", "no object of the class n01"),
+        (f"{XML}/val/ILSVRC2012_val_2.xml", xml(), "ILSVRC2012_val_2", "no object"),
+        (f"{XML}/val/ILSVRC2012_val_2.xml", xml("n09 1 2 3 4"), "ILSVRC2012_val_2",
+         "the class n09 is not in LOC_synset_mapping.txt"),
+        (f"{XML}/train/n01/n01_8.xml", xml("n01 1 2 3 4"), "n01_8",
+         f"no image {DATA}/train/n01/n01_8.*"),
+        (f"{XML}/train/n03/n03_1.xml", xml("n03 1 2 3 4"), "n03_1",
+         f"no image {DATA}/train/n03/n03_1.*"),
+    ],
+)  # fmt: skip
+def test_an_xml_file_that_does_not_fit_is_one_row(
+    tmp_path: Path, path: str, content: str, image_id: str, reason: str
+) -> None:
+    found = by_id(reader("imagenet", store(str(tmp_path), imagenet() | {path: content})))
+    assert {key: row.error for key, row in found.items() if row.error} == {
+        image_id: f"{path}: {reason}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "image_id", "reason"),
+    [
+        ("n01_2,n01 1 2 3", "n01_2", "is not a sequence"),
+        ("n01_2,", "n01_2", "is not a sequence"),
+        ("n01_2", "n01_2", "is not a sequence"),
+        ("n01_2,n01 1 2 3 four", "n01_2", "'four' is not a number"),
+        ("n01_2,n01 1 2 3 nan", "n01_2", "'nan' is not finite"),
+        ("n01_2,n02 1 2 3 4", "n01_2", "no object of the class n01"),
+        ("junk,n01 1 2 3 4", "junk", "does not begin with a wnid"),
+        ('"', '"', "does not begin with a wnid"),
+        ("../../../x_1,n01 1 2 3 4", "../../../x_1", "not inside"),
+        ("n09_1,n09 1 2 3 4", "n09_1", "the class n09 is not in"),
+    ],
+)
+def test_a_bad_csv_row_is_one_row(tmp_path: Path, line: str, image_id: str, reason: str) -> None:
+    files = imagenet()
+    lines = str(files["LOC_train_solution.csv"]).splitlines()
+    good = [text for text in lines if not text.startswith(f"{image_id},")]
+    files["LOC_train_solution.csv"] = "\r\n".join([*good[:2], line, *good[2:]])
+    found = by_id(reader("imagenet", store(str(tmp_path), files), annotations="csv"))
+    error = found.pop(image_id).error
+    assert error is not None
+    assert error.startswith("LOC_train_solution.csv: ")
+    assert reason in error
+    if image_id != "n01_2":
+        assert len(found) == 7
+    assert not any(row.error for row in found.values())
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "reason"),
+    [
+        ("n01_1.JPEG\t1\t2\t3", "n01_1", "train/n01/n01_boxes.txt: line 2: 3 corners, not 4"),
+        ("n01_1.JPEG\t1\t2\t3\tx", "n01_1", "train/n01/n01_boxes.txt: line 2: 'x' is not a number"),
+        ("junk", "junk", "train/n01/n01_boxes.txt: line 2: 0 corners, not 4"),
+        ("n01_7.JPEG\t1\t2\t3\t4", "n01_7",
+         "train/n01/n01_boxes.txt: no image train/n01/images/n01_7.JPEG"),
+        ("../n01_1.JPEG\t1\t2\t3\t4", "../n01_1",
+         "train/n01/n01_boxes.txt: no image train/n01/images/../n01_1.JPEG"),
+    ],
+)  # fmt: skip
+def test_a_bad_tiny_imagenet_line_is_one_row(
+    tmp_path: Path, line: str, name: str, reason: str
+) -> None:
+    files = tiny() | {"train/n01/n01_boxes.txt": f"n01_0.JPEG\t0\t10\t63\t58\n{line}\n"}
+    found = by_id(reader("tiny_imagenet", store(str(tmp_path), files)))
+    assert {key: row.error for key, row in found.items() if row.error} == {name: reason}
+    assert found["n01_0"].corners == [[0, 10, 63, 58]]
+
+
+def test_tiny_imagenet_without_a_file_of_boxes(tmp_path: Path) -> None:
+    """The class's images are errors, not images without boxes."""
+    files = tiny()
+    del files["train/n01/n01_boxes.txt"]
+    found = by_id(reader("tiny_imagenet", store(str(tmp_path), files)))
+    wrong = {key for key, row in found.items() if "n01_boxes.txt: no such" in (row.error or "")}
+    assert wrong == {"n01_0", "n01_1", "n01_2"}
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "image_id", "reason"),
+    [
+        ("images", {"id": 10, "file_name": "../x.jpg"}, "10", "images[3]: path '../x.jpg' is not"),
+        ("images", {"id": 10, "file_name": "/etc/passwd"}, "10", "images[3]: path '/etc/passwd'"),
+        ("images", {"id": 10, "file_name": "a/../../x"}, "10", "images[3]: path"),
+        ("images", {"id": 10, "file_name": "a::memory://x"}, "10", "images[3]: path"),
+        ("images", {"id": 10}, "10", "images[3]: an entry without file_name"),
+        ("images", {"file_name": "x.jpg"}, "images[3]", "images[3]: an entry without id"),
+        ("images", {"id": 9, "file_name": "x.jpg"}, "images[3]", "images[3]: a second image"),
+        ("images", "x.jpg", "images[3]", "images[3]: an entry without id"),
+        ("annotations", {"image_id": 8, "category_id": 1}, "8", "annotations[4]: an entry without"),
+        ("annotations", {"image_id": 8, "category_id": 1, "bbox": [1, 2, 3]}, "8",
+         "annotations[4]: bbox [1, 2, 3] is not"),
+        ("annotations", {"image_id": 8, "category_id": 1, "bbox": [1, 2, 3, None]}, "8",
+         "annotations[4]: None is not a number"),
+        ("annotations", {"image_id": 8, "category_id": 1, "bbox": [1, 2, 3, float("nan")]}, "8",
+         "annotations[4]: nan is not finite"),
+        ("annotations", {"image_id": 8, "category_id": 5, "bbox": [1, 2, 3, 4]}, "8",
+         "annotations[4]: category_id 5 is not in categories"),
+        ("annotations", {"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4]}, "99",
+         "99 is not in images"),
+        ("annotations", {"category_id": 1}, "annotations[4]", "annotations[4]: an entry without"),
+        ("annotations", 3, "annotations[4]", "annotations[4]: an entry without"),
+    ],
+)  # fmt: skip
+def test_a_bad_coco_entry_is_one_row(
+    tmp_path: Path, key: str, entry: Any, image_id: str, reason: str
+) -> None:
+    found = by_id(reader("coco", store(str(tmp_path), coco(**{key: [entry]}))))
+    wrong = {key: row.error for key, row in found.items() if row.error}
+    assert list(wrong) == [image_id]
+    assert str(wrong[image_id]).startswith(f"annotations.json: {reason}")
+    assert found.keys() >= {"7", "8", "9"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("not json", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ("[]", "a JSON list; expected an object with lists images, annotations, categories"),
+        ('{"images": []}', "its keys are images; expected"),
+        ('{"images": [], "annotations": [], "categories": [1]}', "a category without id or name"),
+    ],
+)
+def test_a_file_that_is_not_coco(tmp_path: Path, content: str, reason: str) -> None:
+    root = store(str(tmp_path), {"annotations.json": content})
+    with pytest.raises(DatasetError, match=f"{root}/annotations.json: {reason}"):
+        rows(reader("coco", root))
+
+
+@pytest.mark.parametrize(
+    ("line", "image_id", "reason"),
+    [
+        ("b.jpg,dog,1,2,3,x", "b.jpg", "y1: 'x' is not a number"),
+        ("b.jpg,dog,1,2,3,x\nb.jpg,,1,2,3,4", "b.jpg", "y1: 'x' is not a number"),
+        ("b.jpg,dog,1,2,nan,4", "b.jpg", "x1: 'nan' is not finite"),
+        ("b.jpg,dog,1,2,3", "b.jpg", "y1: None is not a number"),
+        ("b.jpg,dog,1,2,3,4,5", "b.jpg", "more cells than columns"),
+        ("b.jpg,,1,2,3,4", "b.jpg", "no label"),
+        (",dog,1,2,3,4", "boxes.csv: row 5", "no image_id, or no uri"),
+        ("../b.jpg,dog,1,2,3,4", "../b.jpg", "path '../b.jpg' is not inside"),
+    ],
+)
+def test_a_bad_table_row_is_one_image(
+    tmp_path: Path, line: str, image_id: str, reason: str
+) -> None:
+    found = by_id(reader("table", store(str(tmp_path), table(line))))
+    wrong = {key: row.error for key, row in found.items() if row.error}
+    assert list(wrong) == [image_id]
+    assert str(wrong[image_id]).startswith(f"boxes.csv: row 5: {reason}")
+
+
+def test_table_places_and_ids(tmp_path: Path) -> None:
+    """Absolute paths and URLs are taken as they are; an id has one place."""
+    lines = ["1,s3://b/x.jpg", "2,/x/y.jpg", "3,sub/z.jpg", "4,a.jpg", "4,b.jpg"]
+    text = "\n".join(["image_id,uri,label,x0,y0,x1,y1", *(f"{line},dog,1,2,3,4" for line in lines)])
+    root = store(str(tmp_path), {"boxes.csv": text})
+    found = by_id(reader("table", root, convention="xywh"))
+    assert {row.convention for row in found.values()} == {"xywh"}
+    assert [found[key].uri for key in "123"] == ["s3://b/x.jpg", "/x/y.jpg", f"{root}/sub/z.jpg"]
+    assert "image_id 4 has two uris" in str(found["4"].error)
+
+
+def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
+    root = store(str(tmp_path), table())
+    columns = list(csv.DictReader(io.StringIO(str(table()["boxes.csv"]))))
+    typed = [
+        {key: value if key in ("uri", "label") else float(value) for key, value in row.items()}
+        for row in columns
+    ]
+    pq.write_table(pa.Table.from_pylist(typed), tmp_path / "boxes.parquet")
+    assert rows(reader("table", root, file="boxes.parquet")) == rows(reader("table", root))
+    (tmp_path / "boxes.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DatasetError, match=r"boxes\.parquet: not a Parquet file"):
+        rows(reader("table", root, file="boxes.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "file", "content", "message"),
+    [
+        ("imagenet", {"annotations": "csv"}, "LOC_val_solution.csv", "id,boxes\n1,2\n",
+         "its columns are 'id,boxes', not 'ImageId,PredictionString'"),
+        ("imagenet", {"annotations": "csv"}, "LOC_train_solution.csv", "", "its columns are ''"),
+        ("table", {}, "boxes.csv", "uri,class,x0,y0,x1,y1\n",
+         "its columns are uri, class, x0, y0, x1, y1; expected uri, label, x0, y0, x1, y1"),
+        ("table", {}, "boxes.csv", "", "its columns are ; expected"),
+        ("tiny_imagenet", {}, "words.txt", "n01\ttench\n", "has no line for n02"),
+    ],
+)  # fmt: skip
+def test_a_file_with_the_wrong_content(
+    tmp_path: Path, layout: str, options: dict[str, str], file: str, content: str, message: str
+) -> None:
+    root = store(str(tmp_path), LAYOUTS[layout]() | {file: content})
+    with pytest.raises(DatasetError, match=f"{root}/{file}: {message}"):
+        reader(layout, root, **options).units()
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_root(
+    layout: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    root = f"{root_with(kind, {'x': b''}, request, tmp_path)}/nowhere"
+    with pytest.raises(DatasetError, match=f"^{root}: no such folder; set dataset.root or --data"):
+        reader(layout, root).units()
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "path"),
+    [
+        ("imagenet", {}, "LOC_synset_mapping.txt"),
+        ("imagenet", {}, f"{DATA}/train"),
+        ("imagenet", {}, f"{DATA}/val"),
+        ("imagenet", {}, f"{XML}/train"),
+        ("imagenet", {}, f"{XML}/val"),
+        ("imagenet", {"annotations": "csv"}, "LOC_train_solution.csv"),
+        ("imagenet", {"annotations": "csv"}, "LOC_val_solution.csv"),
+        ("tiny_imagenet", {}, "wnids.txt"),
+        ("tiny_imagenet", {}, "words.txt"),
+        ("tiny_imagenet", {}, "train"),
+        ("tiny_imagenet", {}, "val/val_annotations.txt"),
+        ("voc", {}, "JPEGImages"),
+        ("voc", {}, "Annotations"),
+        ("coco", {}, "annotations.json"),
+        ("table", {}, "boxes.csv"),
+    ],
+)
+def test_a_missing_part(tmp_path: Path, layout: str, options: dict[str, str], path: str) -> None:
+    files = {name: text for name, text in LAYOUTS[layout]().items() if not name.startswith(path)}
+    root = store(str(tmp_path), files or {"other": b""})
+    with pytest.raises(DatasetError, match=rf"^{root}/{path}: no such .*dataset\.root or --data"):
+        reader(layout, root, **options).units()
+
+
+def test_an_unknown_protocol(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere://set"):
+        reader("voc", "nowhere://set").units()
+
+
+@pytest.mark.parametrize("path", ["a.jpg", "a/b.jpg", "a..b/c", "a b/(1).jpg", "a:1.jpg"])
+def test_inside_lets_paths_below_the_folder_through(path: str) -> None:
+    assert inside(path) == path
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/a", "..", "a/../b", "a/..", "..\\a", "\\a", "s3://b/x", "a::zip://b"]
+)
+def test_inside_refuses_paths_that_leave(path: str) -> None:
+    with pytest.raises(ValueError, match="is not inside"):
+        inside(path)
