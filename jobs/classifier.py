@@ -1,7 +1,7 @@
-"""One stage of a run: classifier. The others must be complete up to here."""
+"""One stage of a run: classifier. The stages before it must be complete."""
 
 from sensloc.cli import main
-from sensloc.stages import STAGES
+from sensloc.stages.classifier import classifier
 
 if __name__ == "__main__":
-    main(STAGES["classifier"], __doc__)
+    main(classifier, __doc__)

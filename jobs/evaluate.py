@@ -1,7 +1,7 @@
-"""One stage of a run: evaluate. The others must be complete up to here."""
+"""One stage of a run: evaluate. The stages before it must be complete."""
 
 from sensloc.cli import main
-from sensloc.stages import STAGES
+from sensloc.stages.evaluate import evaluate
 
 if __name__ == "__main__":
-    main(STAGES["evaluate"], __doc__)
+    main(evaluate, __doc__)

@@ -1,7 +1,7 @@
-"""One stage of a run: fit. The others must be complete up to here."""
+"""One stage of a run: fit. The stages before it must be complete."""
 
 from sensloc.cli import main
-from sensloc.stages import STAGES
+from sensloc.stages.fit import fit
 
 if __name__ == "__main__":
-    main(STAGES["fit"], __doc__)
+    main(fit, __doc__)

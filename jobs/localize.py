@@ -4,7 +4,7 @@ Stages that the run directory already holds complete are not run again.
 """
 
 from sensloc.cli import main
-from sensloc.stages import localize
+from sensloc.stages.localize import localize
 
 if __name__ == "__main__":
     main(localize, __doc__)

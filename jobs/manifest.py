@@ -1,7 +1,7 @@
-"""One stage of a run: manifest. The others must be complete up to here."""
+"""One stage of a run: manifest. The stages before it must be complete."""
 
 from sensloc.cli import main
-from sensloc.stages import STAGES
+from sensloc.stages.manifest import manifest
 
 if __name__ == "__main__":
-    main(STAGES["manifest"], __doc__)
+    main(manifest, __doc__)

@@ -1,7 +1,7 @@
-"""One stage of a run: sensitivity. The others must be complete up to here."""
+"""One stage of a run: sensitivity. The stages before it must be complete."""
 
 from sensloc.cli import main
-from sensloc.stages import STAGES
+from sensloc.stages.sensitivity import sensitivity
 
 if __name__ == "__main__":
-    main(STAGES["sensitivity"], __doc__)
+    main(sensitivity, __doc__)

@@ -106,7 +106,7 @@ def tidy(boxes: Boxes) -> Boxes:
     """Make any four numbers a box: order the corners, then clip to the unit square. [..., 4]."""
     low = np.minimum(boxes[..., :2], boxes[..., 2:])
     high = np.maximum(boxes[..., :2], boxes[..., 2:])
-    return np.clip(np.concatenate([low, high], axis=-1), 0.0, 1.0)
+    return np.asarray(np.clip(np.concatenate([low, high], axis=-1), 0.0, 1.0))
 
 
 def resize(boxes: Boxes, factors: npt.ArrayLike) -> Boxes:

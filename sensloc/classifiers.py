@@ -3,7 +3,6 @@
 import importlib
 from collections import Counter
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, assert_never
 
 import fsspec
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sensloc.classes import ClassifierError, class_indices
 from sensloc.config import (
     AnyClassifier,
     EfficientNetLite0,
@@ -19,36 +19,6 @@ from sensloc.config import (
     Timm,
     Torchvision,
 )
-from sensloc.errors import SenslocError
-
-
-class ClassifierError(SenslocError):
-    """A classifier that cannot be built: names the config key and what to do."""
-
-
-def class_indices(config: AnyClassifier) -> dict[str, int]:
-    """The explicit mapping from class (wnid) to the network's output.
-
-    Raises:
-        ClassifierError: the list cannot be read, or names a class twice.
-    """
-    names = config.classes
-    if isinstance(names, str):
-        names = tuple(line.split()[0] for line in _class_lines(names) if line.strip())
-    indices = {name: i for i, name in enumerate(names)}
-    if len(indices) < len(names) or not names:
-        raise ClassifierError(f"classifier.classes: {config.classes!r} is empty or names one twice")
-    return indices
-
-
-def _class_lines(classes: str) -> list[str]:
-    if classes == "imagenet1k":
-        return resources.files("sensloc").joinpath("imagenet1k.txt").read_text().splitlines()
-    try:
-        with fsspec.open(classes, "r", encoding="utf-8") as file:
-            return list(file)
-    except OSError as error:
-        raise ClassifierError(f"classifier.classes: cannot read {classes}: {error}") from error
 
 
 def load_network(config: AnyClassifier, trained: str | None = None) -> nn.Module:

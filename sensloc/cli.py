@@ -9,7 +9,7 @@ from typing import Any
 from sensloc.config import load_config
 from sensloc.errors import SenslocError
 from sensloc.run import RunDir
-from sensloc.stages import connect
+from sensloc.stages.ray_data import connect
 
 
 def main(job: Callable[[RunDir], Any], description: str) -> None:

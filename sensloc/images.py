@@ -1,4 +1,4 @@
-"""From a URI to pixels: fetch, hash, measure, decode, squash."""
+"""From a URI to an image file's bytes, and what its header says. Pillow only, no torch."""
 
 import hashlib
 import io
@@ -8,15 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
-import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms.v2.functional import resize
-
-Pixels = npt.NDArray[np.uint8]
-"""uint8 [S, S, 3], RGB."""
 
 MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded."""
@@ -56,41 +48,17 @@ def inspect(data: bytes) -> Inspection:
     Raises:
         ImageError: not an image that Pillow knows, or larger than ``MAX_PIXELS``.
     """
-    with _open(data) as image:
+    with open_image(data) as image:
         width, height = image.size
     return Inspection(width, height, hashlib.blake2b(data, digest_size=16).hexdigest())
 
 
-def decode(data: bytes, size: int) -> Pixels:
-    """Decode to RGB and squash the whole image to a square, antialiased.
-
-    JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, everything else by Pillow. EXIF
-    rotation is ignored: ImageNet's boxes are in the unrotated frame.
-
-    Args:
-        data: an image file.
-        size: S, in pixels.
-
-    Returns:
-        uint8 [S, S, 3].
+def open_image(data: bytes) -> Image.Image:
+    """Read the header only.
 
     Raises:
-        ImageError: unknown, truncated, broken or too large.
+        ImageError: not an image that Pillow knows, or larger than ``MAX_PIXELS``.
     """
-    with _open(data) as image:
-        try:
-            if image.format == "JPEG":
-                buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
-            else:
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        except (OSError, RuntimeError, ValueError, SyntaxError) as error:
-            reason = str(error).rsplit(", ", 1)[-1]
-            raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return np.asarray(resize(pixels, [size, size], antialias=True).permute(1, 2, 0).numpy())
-
-
-def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -87,7 +87,7 @@ def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) ->
         f"{config.name}: {stages['manifest']['images']:,} images of "
         f"{stages['manifest']['classes']:,} classes ({splits}) in {total:.0f} s",
         f"sensitivity maps: {rate:.1f} images/s, {made['errors']} errors",
-        f"classifier top-1: {made['top1']} %",
+        "classifier top-1: " + ", ".join(f"{v:.1f} % of {k}" for k, v in made["top1"].items()),
         "",
         text(table, config),
         "",

@@ -45,7 +45,7 @@ def sensitivity_map(gradient: Tensor, channels: Channels) -> Tensor:
     if channels == "max":
         return gradient.abs().amax(1)
     if channels == "l2":
-        return torch.linalg.vector_norm(gradient, dim=1)
+        return (gradient * gradient).sum(1).sqrt()
     return gradient.abs().sum(1)
 
 
@@ -104,16 +104,19 @@ class MapMaker:
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Maps:
         """Make maps: uint8 [n, S, S, 3] RGB and int64 [n], n <= batch_size."""
         n = len(pixels)
-        missing = self.batch_size - n
-        if missing < 0:
+        if n > self.batch_size:
             raise ValueError(f"{n} images in a batch of at most {self.batch_size}")
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-        x = F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing))
-        index = F.pad(torch.from_numpy(np.ascontiguousarray(labels)).to(self.device), (0, missing))
+        x, index = (self._padded(values) for values in (pixels, labels))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             gradient, logits = class_score_gradient(self.network, self.normalise(x), index)
         maps = pool(sensitivity_map(gradient, self.channels), self.grid).flatten(1)[:n]
         return self._encode(maps, logits[:n], index[:n])
+
+    def _padded(self, values: npt.NDArray[Any]) -> Tensor:
+        """[n, ...] -> [batch_size, ...] on the device, zeros behind."""
+        whole = np.zeros((self.batch_size, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
+        return torch.from_numpy(whole).to(self.device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> float32 [n, 3, S, S], in the network's memory format."""

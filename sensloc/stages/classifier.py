@@ -8,7 +8,8 @@ import ray
 import torch
 
 from sensloc.config import SceneNet
-from sensloc.images import ImageError, decode, fetch
+from sensloc.images import ImageError, fetch
+from sensloc.pixels import decode
 from sensloc.run import RunDir, RunError
 from sensloc.stages import ray_data
 
@@ -25,18 +26,16 @@ def classifier(run: RunDir) -> None:
         return
     run.require("manifest")
     with run.stage("classifier", "classifier.pt"):
-        cpus = int(min(ray.cluster_resources()["CPU"], 4))
-        train = ray.remote(num_cpus=cpus)(_train_scene_net)
-        run.write("classifier.pt", ray.get(train.remote(run, cpus)))
+        train = ray.remote(num_cpus=1)(_train_scene_net)
+        run.write("classifier.pt", ray.get(train.remote(run)))
     log.info("classifier: trained on the labels of the train split")
 
 
-def _train_scene_net(run: RunDir, threads: int) -> bytes:
+def _train_scene_net(run: RunDir) -> bytes:
     from sensloc.scene_net import train
 
     config = run.config.classifier
     assert isinstance(config, SceneNet)
-    torch.set_num_threads(threads)
     rows = ray_data.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
     rows = rows.sort_by("image_id")
     pixels = [
@@ -48,7 +47,7 @@ def _train_scene_net(run: RunDir, threads: int) -> bytes:
         raise RunError(f"{len(rows) - len(pixels)} scenes cannot be read: make the manifest again")
     state = train(
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-        torch.from_numpy(np.asarray(rows["class_index"])),
+        torch.tensor(rows["class_index"].to_pylist()),
         mean=config.mean,
         std=config.std,
         epochs=config.epochs,

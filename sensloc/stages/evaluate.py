@@ -1,4 +1,4 @@
-"""The fitted methods on the test set: predictions, CorLoc, the table and the figure."""
+"""The fitted methods on the test set: predictions, CorLoc and the table."""
 
 import io
 import logging
@@ -13,9 +13,7 @@ import pyarrow.parquet as pq
 
 from sensloc import corloc, tables
 from sensloc.boxes import largest
-from sensloc.config import Config, Evaluate
-from sensloc.figure import Example, choose, contact_sheet
-from sensloc.images import decode, fetch
+from sensloc.config import Evaluate
 from sensloc.methods import Method, learned
 from sensloc.report import markdown
 from sensloc.run import RunDir, RunError
@@ -26,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(run: RunDir) -> None:
-    """``sensitivity/`` (test) -> ``predictions/``, ``corloc/``, ``table.md``, ``examples.png``."""
+    """``sensitivity/`` (test) -> ``predictions/``, ``corloc/``, ``table.md``."""
     methods, config = fitted_methods(run), run.config
-    with run.stage("evaluate", "predictions", "corloc", "table.md", "examples.png") as facts:
+    with run.stage("evaluate", "predictions", "corloc", "table.md") as facts:
         judge = partial(
             predict,
             methods=methods,
@@ -41,7 +39,6 @@ def evaluate(run: RunDir) -> None:
         table = corloc_table(counts, list(methods), config.evaluate)
         run.write("corloc/corloc.parquet", parquet(table, ray_data.stamp(run)))
         run.write("table.md", markdown(table, config))
-        run.write("examples.png", examples(run, config))
         facts |= {"test_images": int(table["n_images"][0].as_py())}
     log.info("evaluate: %(test_images)d test images", facts)
 
@@ -144,32 +141,3 @@ def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(stamp), buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def examples(run: RunDir, config: Config) -> bytes:
-    """The contact sheet: the calibrated map's hits and misses, drawn by seed. PNG."""
-    columns = ["image_id", "wnid", "method", "correct"]
-    every = ray_data.load(run, run.files("predictions"), columns)
-    drawn = choose(
-        every.filter(pc.equal(every["method"], "sensitivity_calibrated")), config.evaluate.seed
-    )
-    wanted = pc.field("image_id").isin(drawn)
-    ours = wanted & (pc.field("method") == "sensitivity_calibrated")
-    boxes = ray_data.load(run, run.files("predictions"), ["image_id", "box", "iou"], where=ours)
-    columns = ["image_id", "uri", "class_name", "wnid", "boxes", "map", "width", "height"]
-    rows = ray_data.load(run, run.files("sensitivity"), columns, where=wanted)
-    predicted = {row["image_id"]: row for row in boxes.to_pylist()}
-    grid = config.sensitivity.grid
-    made = {}
-    for row, data in zip(rows.to_pylist(), fetch(rows["uri"].to_pylist()), strict=True):
-        if isinstance(data, bytes):
-            made[row["image_id"]] = Example(
-                title=row["class_name"] or row["wnid"],
-                pixels=decode(data, 224),
-                aspect=row["width"] / row["height"],
-                map=np.array(row["map"], np.float32).reshape(grid, grid),
-                truth=np.array(row["boxes"]),
-                predicted=np.array(predicted[row["image_id"]]["box"]),
-                iou=predicted[row["image_id"]]["iou"],
-            )
-    return contact_sheet([made[i] for i in drawn if i in made])

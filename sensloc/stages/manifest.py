@@ -17,7 +17,7 @@ from ray.data import Dataset
 
 from sensloc import tables
 from sensloc.boxes import BoxError, unit_boxes
-from sensloc.classifiers import class_indices
+from sensloc.classes import class_indices
 from sensloc.config import Config
 from sensloc.datasets import DatasetError, Reader, reader_for
 from sensloc.images import ImageError, fetch, inspect

@@ -23,8 +23,12 @@ T = TypeVar("T")
 def connect() -> None:
     """Join the cluster that this process belongs to, or start one on this machine."""
     ray.init(ignore_reinit_error=True, logging_level=logging.WARNING)
+    for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
+        logging.getLogger(f"ray.data.{chatter}").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.use_datasource_v2 = False  # it starts 32 actors to read any number of files
+    context.enable_operator_progress_bars = False  # one line of progress, not one per operator
+    context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
 
 
 def read(run: RunDir, stage: str) -> Dataset:
@@ -32,7 +36,7 @@ def read(run: RunDir, stage: str) -> Dataset:
     return ray.data.read_parquet(
         run.files(stage),
         filesystem=run.arrow,
-        ray_remote_args={"num_cpus": run.config.resources.cpus_per_task},
+        num_cpus=run.config.resources.cpus_per_task,
     )
 
 

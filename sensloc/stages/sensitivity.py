@@ -14,11 +14,12 @@ from ray.data import ActorPoolStrategy
 from sensloc import tables
 from sensloc.classifiers import load_network, prepare
 from sensloc.config import SceneNet
-from sensloc.images import ImageError, decode, fetch
+from sensloc.images import ImageError, fetch
 from sensloc.methods.learned import column
+from sensloc.pixels import decode
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import PREDICTED, MapMaker
-from sensloc.splits import keys
+from sensloc.splits import NAMES, keys
 from sensloc.stages import ray_data
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def sensitivity(run: RunDir) -> None:
         )
         ray_data.write(rows, run, "sensitivity")
         facts |= _account(run)
-    log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %(top1)s %%", facts)
+    log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
 def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
@@ -138,24 +139,22 @@ class SensitivityActor:
 
 
 def _account(run: RunDir) -> dict[str, Any]:
-    """Compare the table with the manifest, and count: rows, errors, top-1."""
-    columns = ["image_id", "class_index", "predicted_index", "error"]
-    seen = ray_data.over_files(run, "sensitivity", columns, _tally, split=None, errors=True)
-    ids, total = [], Counter[str]()
-    for part_ids, part in seen:
-        ids.append(part_ids)
-        total.update(part)
-    made = np.sort(np.concatenate([*ids, np.empty(0, np.uint64)]))
-    wanted_parts = ray_data.over_files(run, "manifest", ["image_id"], _ids, split=None, errors=True)
-    wanted = np.sort(np.concatenate([*wanted_parts, np.empty(0, np.uint64)]))
-    if not np.array_equal(made, wanted):
+    """Compare the table with the manifest, and count rows, errors and top-1 in percent."""
+    columns = ["image_id", "split", "class_index", "predicted_index", "error"]
+    made = list(ray_data.over_files(run, "sensitivity", columns, _tally, errors=True))
+    ids, total = [part for part, _ in made], sum((part for _, part in made), Counter[str]())
+    wanted = ray_data.over_files(run, "manifest", ["image_id"], _ids, errors=True)
+    if not np.array_equal(np.sort(np.concatenate(ids)), np.sort(np.concatenate(list(wanted)))):
         raise RunError(
-            f"{run.at('sensitivity')}: {len(made)} rows of {len(np.unique(made))} images, the "
-            f"manifest has {len(wanted)}: run jobs/sensitivity.py again"
+            f"{run.at('sensitivity')} does not hold every row of the manifest exactly once "
+            f"({total['rows']} rows): run jobs/sensitivity.py again"
         )
-    judged = total["rows"] - total["errors"]
-    accuracy = round(100 * total["right"] / judged, 2) if judged else None
-    return {"rows": total["rows"], "errors": total["errors"], "top1": accuracy}
+    top1 = {
+        split: round(100 * total[f"{split} right"] / total[split], 2)
+        for split in NAMES
+        if total[split]
+    }
+    return {"rows": total["rows"], "errors": total["errors"], "top1": top1}
 
 
 def _ids(rows: pa.Table) -> Any:
@@ -163,6 +162,11 @@ def _ids(rows: pa.Table) -> Any:
 
 
 def _tally(rows: pa.Table) -> tuple[Any, Counter[str]]:
-    right = pc.sum(pc.equal(rows["class_index"], rows["predicted_index"])).as_py() or 0
-    errors = len(rows) - rows["error"].null_count
-    return _ids(rows), Counter(rows=len(rows), errors=errors, right=right)
+    good = rows.filter(pc.is_null(rows["error"]))
+    total = Counter(rows=len(rows), errors=len(rows) - len(good))
+    for split in NAMES:
+        mine = good.filter(pc.equal(good["split"], split))
+        total[split] = len(mine)
+        right = pc.equal(mine["class_index"], mine["predicted_index"])
+        total[f"{split} right"] = pc.sum(right).as_py() or 0
+    return _ids(rows), total

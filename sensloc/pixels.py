@@ -1,0 +1,41 @@
+"""From an image file's bytes to the pixels that a network sees: decode, squash."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2.functional import resize
+
+from sensloc.images import ImageError, open_image
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 [S, S, 3], RGB."""
+
+
+def decode(data: bytes, size: int) -> Pixels:
+    """Decode to RGB and squash the whole image to a square, antialiased.
+
+    JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, everything else by Pillow. EXIF
+    rotation is ignored: ImageNet's boxes are in the unrotated frame.
+
+    Args:
+        data: an image file.
+        size: S, in pixels.
+
+    Returns:
+        uint8 [S, S, 3].
+
+    Raises:
+        ImageError: unknown, truncated, broken or too large.
+    """
+    with open_image(data) as image:
+        try:
+            if image.format == "JPEG":
+                buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
+            else:
+                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        except (OSError, RuntimeError, ValueError, SyntaxError) as error:
+            reason = str(error).rsplit(", ", 1)[-1]
+            raise ImageError(f"cannot decode {image.format}: {reason}") from error
+    return np.asarray(resize(pixels, [size, size], antialias=True).permute(1, 2, 0).numpy())

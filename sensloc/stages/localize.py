@@ -1,0 +1,37 @@
+"""The whole run: every stage in its order."""
+
+import io
+import logging
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+
+from sensloc.report import summary
+from sensloc.run import RunDir
+from sensloc.stages.classifier import classifier
+from sensloc.stages.evaluate import evaluate
+from sensloc.stages.figure import figure
+from sensloc.stages.fit import fit
+from sensloc.stages.manifest import manifest
+from sensloc.stages.sensitivity import sensitivity
+
+log = logging.getLogger(__name__)
+
+STAGES: dict[str, Callable[[RunDir], None]] = {
+    "manifest": manifest,
+    "classifier": classifier,
+    "sensitivity": sensitivity,
+    "fit": fit,
+    "evaluate": evaluate,
+    "figure": figure,
+}
+
+
+def localize(run: RunDir) -> str:
+    """Run every stage that is not complete yet, in order; say what came out."""
+    for name, stage in STAGES.items():
+        if not run.finished(name):
+            log.info("%s: %s begins", run.config.name, name)
+            stage(run)
+    corloc = pq.read_table(io.BytesIO(run.read("corloc/corloc.parquet")))
+    return summary(corloc, run.config, run.facts(), run.url)
