@@ -2,13 +2,20 @@
 
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import ray
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+from sensloc.config import Config, load_config
+from sensloc.run import RunDir
+from sensloc.stages.localize import localize
+from sensloc.stages.ray_data import connect
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +37,59 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return target / name
 
     return unpacked
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A real Ray on this machine, for the tests alone."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(address="local", num_cpus=4, include_dashboard=False)
+    connect()
+    yield
+    ray.shutdown()
+
+
+SMALL = """
+name = "small"
+output = "{output}"
+
+[dataset]
+layout = "scenes"
+root = "{root}"
+count = 400
+
+[classifier]
+source = "scenes"
+epochs = 3
+
+[sensitivity]
+grid = 8
+batch_size = 16
+
+[resources]
+actors = {actors}
+cpus_per_actor = 0.75
+cpus_per_task = 0.25
+rows_per_block = {rows_per_block}
+"""
+
+
+def small_config(folder: Path, **changes: object) -> Config:
+    """400 scenes, in ``folder``: a whole run in half a minute."""
+    values = {
+        "output": folder / "run",
+        "root": folder / "scenes",
+        "actors": 2,
+        "rows_per_block": 64,
+    }
+    file = folder / "small.toml"
+    file.write_text(SMALL.format(**values | changes))
+    return load_config(str(file))
+
+
+@pytest.fixture(scope="session")
+def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run; tests read it and leave it as it is."""
+    run = RunDir.open(small_config(tmp_path_factory.mktemp("small")))
+    localize(run)
+    return run

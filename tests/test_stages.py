@@ -1,0 +1,414 @@
+"""The stages on a real, local Ray: they equal the plain functions, and lose nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import ray
+from conftest import ROOT, small_config
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from sensloc.boxes import iou
+from sensloc.classifiers import load_network, prepare
+from sensloc.config import load_config
+from sensloc.datasets import DatasetError
+from sensloc.least_squares import LinearMap, NormalEquations
+from sensloc.methods import learned
+from sensloc.pixels import decode
+from sensloc.run import RunDir, RunError
+from sensloc.sensitivity import MapMaker
+from sensloc.stages.fit import fit, fitted_methods
+from sensloc.stages.localize import localize
+from sensloc.stages.manifest import manifest
+from sensloc.stages.sensitivity import sensitivity
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def table(run: RunDir, stage: str) -> pa.Table:
+    """A stage's table, sorted by image (and method)."""
+    rows = pa.concat_tables([pq.read_table(file) for file in run.files(stage)])
+    by = [name for name in ("image_id", "method", "scope", "wnid") if name in rows.column_names]
+    return rows.sort_by([(name, "ascending") for name in by])
+
+
+def rows_of(run: RunDir, split: str) -> pa.Table:
+    rows = table(run, "sensitivity")
+    return rows.filter(pc.equal(rows["split"], split))
+
+
+# --------------------------------------------------------------------------- laws
+
+
+def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
+    config = small_run.config
+    network = load_network(config.classifier, small_run.at("classifier.pt"))
+    make = MapMaker(
+        prepare(network, config.classifier),
+        config.classifier.mean,
+        config.classifier.std,
+        batch_size=16,
+        grid=8,
+    )
+    rows = table(small_run, "sensitivity").slice(100, 40)
+    for row in rows.to_pylist():
+        pixels = decode(Path(row["uri"]).read_bytes(), 64)[None]
+        maps = make(pixels, np.array([row["class_index"]]))
+        assert np.array_equal(maps.map[0], np.array(row["map"], np.float16))
+        assert maps.scale[0] == np.float32(row["map_scale"])
+        assert maps.score[0] == np.float32(row["score"])
+        assert maps.predicted[0] == row["predicted_index"]
+
+
+@ray.remote(num_cpus=0.25)
+def _sums(rows: pa.Table) -> NormalEquations:
+    return NormalEquations.from_batch(learned.features(rows, "l2"), learned.targets(rows))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_fit_is_bit_identical_for_any_number_of_shards(small_run: RunDir, workers: int) -> None:
+    rows = rows_of(small_run, "train")
+    shuffled = rows.take(np.random.default_rng(workers).permutation(len(rows)))
+    size = -(-len(rows) // workers)
+    shards = [shuffled.slice(i * size, size) for i in range(workers)]
+    sums = reduce(NormalEquations.merge, ray.get([_sums.remote(shard) for shard in shards]))
+    fitted = LinearMap.load(small_run.at("linear_map"))
+    again = sums.solve(fitted.ridge)
+    assert np.array_equal(again.coef_, fitted.coef_)
+    assert np.array_equal(again.intercept_, fitted.intercept_)
+
+
+def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:
+    from sklearn.linear_model import Ridge
+
+    rows, fitted = rows_of(small_run, "train"), LinearMap.load(small_run.at("linear_map"))
+    x, y = learned.features(rows, "l2"), learned.targets(rows)
+    ridge = Ridge(alpha=fitted.ridge * len(x), solver="svd").fit(x, y)
+    assert np.allclose(fitted.coef_, ridge.coef_, atol=1e-9)
+    assert np.allclose(fitted.intercept_, ridge.intercept_, atol=1e-9)
+
+
+def test_predictions_equal_the_plain_methods(small_run: RunDir) -> None:
+    rows, predictions = rows_of(small_run, "test"), table(small_run, "predictions")
+    for name, method in fitted_methods(small_run).items():
+        mine = predictions.filter(pc.equal(predictions["method"], name))
+        assert mine["image_id"].equals(rows["image_id"])
+        boxes = method.predict(rows).astype(np.float32)
+        assert np.array_equal(learned.column(mine, "box"), boxes)
+        best = [
+            iou(box, truth).max() for box, truth in zip(boxes, learned.truth(rows), strict=True)
+        ]
+        assert np.allclose(mine["iou"], best, atol=1e-6)
+        assert mine["correct"].to_pylist() == [value >= 0.5 for value in best]
+
+
+def test_corloc_counts_the_predictions(small_run: RunDir) -> None:
+    judged = table(small_run, "predictions").to_pandas()
+    said = table(small_run, "corloc").to_pandas()
+    for method, mine in judged.groupby("method"):
+        overall = said[(said.method == method) & (said.scope == "overall")].iloc[0]
+        assert overall.n_images == len(mine) == 50
+        assert overall.n_correct == mine.correct.sum()
+        assert overall.corloc == pytest.approx(100 * mine.correct.mean())
+        assert overall.ci_low <= overall.corloc <= overall.ci_high
+        per_class = said[(said.method == method) & (said.scope == "class")].set_index("wnid")
+        expected = 100 * mine.groupby("wnid").correct.mean()
+        pd.testing.assert_series_equal(per_class.corloc, expected, check_names=False)
+        mean = said[(said.method == method) & (said.scope == "class mean")].iloc[0]
+        assert mean.corloc == pytest.approx(expected.mean())
+
+
+def test_every_table_names_its_config(small_run: RunDir) -> None:
+    for stage in ("manifest", "sensitivity", "predictions", "corloc"):
+        for file in small_run.files(stage):
+            found = pq.read_schema(file).metadata[b"sensloc.config_hash"].decode()
+            assert found == small_run.config.fingerprint
+
+
+def test_splits_are_disjoint_and_stratified(small_run: RunDir) -> None:
+    rows = table(small_run, "manifest").to_pandas()
+    assert rows.image_id.is_unique
+    assert len(rows) == 400
+    assert rows.groupby("content").split.nunique().max() == 1
+    shares = pd.crosstab(rows.wnid, rows.split, normalize="index")
+    sizes = rows.groupby("wnid").size()
+    assert ((shares["train"] - 0.75).abs() <= 1 / sizes).all()
+    assert ((shares["test"] - 0.125).abs() <= 1 / sizes).all()
+
+
+def test_resources_change_no_result(small_run: RunDir, tmp_path: Path) -> None:
+    config = small_config(tmp_path, root=small_run.config.dataset.root, actors=1, rows_per_block=37)
+    assert config.fingerprint == small_run.config.fingerprint
+    run = RunDir.open(config)
+    manifest(run)
+    shutil.copy(small_run.path("classifier.pt"), run.path("classifier.pt"))
+    sensitivity(run)
+    fit(run)
+    for stage in ("manifest", "sensitivity"):
+        assert table(run, stage).equals(table(small_run, stage))
+    assert run.read("fit.json") == small_run.read("fit.json")
+
+
+def test_a_finished_run_is_not_run_again_and_a_stage_run_twice_doubles_no_row(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    run = RunDir(str(tmp_path / "copy"), small_run.config)
+    shutil.copytree(small_run.path(""), run.path(""))
+    before = run.read("run.json")
+    said = localize(run)
+    assert run.read("run.json") == before
+    assert "sensitivity_calibrated" in said
+    sensitivity(run)
+    assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
+    with pytest.raises(RunError, match="another config"):
+        RunDir.open(run.config.model_copy(update={
+            "output": run.url, "split": run.config.split.model_copy(update={"seed": 9})
+        }))  # fmt: skip
+
+
+def test_stages_want_their_predecessors(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"manifest is not complete: run jobs/manifest\.py"):
+        sensitivity(RunDir.open(small_config(tmp_path)))
+
+
+READ = """
+import sys, duckdb, pandas as pd
+run = sys.argv[1]
+table = pd.read_parquet(f"{run}/sensitivity")
+maps = duckdb.sql(
+    f"select count(*), min(len(map)), max(map_scale) > 0 from '{run}/sensitivity/*.parquet'"
+).fetchall()[0]
+right = duckdb.sql(
+    f"select method, avg(correct::int) from '{run}/predictions/*.parquet' group by 1"
+).fetchall()
+assert maps == (len(table), 64, True), maps
+assert len(table["map"].iloc[0]) == 64 and len(table.boxes.iloc[0][0]) == 4
+assert len(right) == 4
+assert duckdb.sql(f"select * from '{run}/manifest/*.parquet'").fetchall()
+assert duckdb.sql(f"select * from '{run}/corloc/*.parquet'").fetchall()
+assert not any(name.split(".")[0] in ("ray", "sensloc") for name in sys.modules)
+print("read")
+"""
+
+
+def test_duckdb_and_pandas_read_every_table_without_ray(small_run: RunDir) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", READ, small_run.path("")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "read", done.stderr
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+def photographs(folder: Path, n: int = 24) -> list[str]:
+    """Small images of two colours, and a CSV of their boxes."""
+    rng = np.random.default_rng(0)
+    lines = ["uri,label,x0,y0,x1,y1"]
+    for i in range(n):
+        pixels = rng.integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"image_{i:02d}.jpg")
+        lines.append(f"image_{i:02d}.jpg,{i % 2},8,8,40,40")
+    return lines
+
+
+TABLE = """
+name = "table"
+output = "{folder}/run"
+[dataset]
+layout = "table"
+root = "{folder}"
+[split]
+train = 0.5
+validation = 0.25
+test = 0.25
+[classifier]
+source = "torchvision"
+name = "resnet18"
+classes = "imagenet1k"
+input_size = 32
+[sensitivity]
+grid = 4
+batch_size = 8
+label = "{label}"
+[resources]
+actors = 1
+"""
+
+
+def table_run(folder: Path, lines: list[str], label: str = "predicted") -> RunDir:
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n")
+    file = folder / "table.toml"
+    file.write_text(TABLE.format(folder=folder, label=label))
+    return RunDir.open(load_config(str(file)))
+
+
+def test_one_broken_image_costs_one_row_and_no_neighbour(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder in (good, bad):
+        folder.mkdir()
+        lines = photographs(folder)
+    (bad / "image_03.jpg").write_bytes((bad / "image_03.jpg").read_bytes()[:700])
+    (bad / "image_04.jpg").write_text("<html>404</html>")
+    (bad / "image_05.jpg").unlink()
+    lines[7] = "image_06.jpg,0,8,8,8,40"
+    lines[8] = "image_07.jpg,1,8,8,400,40"
+    runs = [table_run(good, photographs(good)), table_run(bad, lines)]
+    for run in runs:
+        manifest(run)
+        sensitivity(run)
+    fine, broken = (table(run, "sensitivity").to_pandas().set_index("image_id") for run in runs)
+    assert fine.error.isna().all()
+    errors = broken.error.dropna()
+    assert len(broken) == 24
+    assert set(errors.index) == {f"image_{i:02d}.jpg" for i in (3, 4, 5, 6, 7)}
+    for name, reason in {
+        3: "cannot decode JPEG",
+        4: "not an image",
+        5: "cannot read",
+        6: "has no area",
+        7: "is outside the 64 x 48 image",
+    }.items():
+        assert reason in errors[f"image_{name:02d}.jpg"]
+        assert f"image_{name:02d}.jpg" in errors[f"image_{name:02d}.jpg"]
+    rest = fine.index.difference(errors.index)
+    for column in ("map", "map_scale", "score", "predicted_index"):
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(fine.loc[rest, column], broken.loc[rest, column], strict=True)
+        )
+    audit = json.loads(runs[1].read("audit.json"))
+    assert audit["errors"] == 4
+    assert len(audit["first_errors"]) == 4
+    assert runs[1].facts()["stages"]["sensitivity"]["errors"] == 5
+
+
+def test_a_class_that_the_network_does_not_know_is_an_error_row(tmp_path: Path) -> None:
+    lines = photographs(tmp_path)
+    lines[1:] = [
+        line.replace(",0,", ",n01440764,").replace(",1,", ",unicorn,") for line in lines[1:]
+    ]
+    run = table_run(tmp_path, lines, label="truth")
+    manifest(run)
+    sensitivity(run)
+    rows = table(run, "sensitivity").to_pandas()
+    unknown = rows[rows.wnid == "unicorn"]
+    assert (unknown.error == "class unicorn is not one of the classifier's").all()
+    assert unknown["map"].isna().all()
+    assert rows[rows.wnid == "n01440764"].error.isna().all()
+    assert run.facts()["stages"]["sensitivity"]["errors"] == 12
+
+
+def test_nothing_usable_stops_with_a_reason(tmp_path: Path) -> None:
+    lines = photographs(tmp_path)
+    with pytest.raises(DatasetError, match="no image with a box"):
+        manifest(table_run(tmp_path, lines[:1]))
+    for file in tmp_path.glob("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"all 24 images have errors.*the file is empty"):
+        manifest(table_run(tmp_path, lines))
+
+
+def test_n_images_takes_exactly_that_many(tmp_path: Path) -> None:
+    run = table_run(tmp_path, photographs(tmp_path))
+    dataset = run.config.dataset.model_copy(update={"n_images": 10})
+    run = RunDir(str(tmp_path / "ten"), run.config.model_copy(update={"dataset": dataset}))
+    manifest(run)
+    assert len(table(run, "manifest")) == 10
+    many = dataset.model_copy(update={"n_images": 25})
+    with pytest.raises(DatasetError, match="n_images is 25, the data set has 24"):
+        manifest(RunDir(str(tmp_path / "many"), run.config.model_copy(update={"dataset": many})))
+
+
+def test_an_image_id_that_occurs_twice_stops(tmp_path: Path) -> None:
+    wnids = ["n01443537", "n01629819"]
+    for wnid in wnids:
+        (tmp_path / "train" / wnid / "images").mkdir(parents=True)
+        (tmp_path / "train" / wnid / f"{wnid}_boxes.txt").write_text("same.JPEG\t8\t8\t40\t40\n")
+        Image.new("RGB", (64, 64)).save(tmp_path / "train" / wnid / "images" / "same.JPEG")
+    (tmp_path / "wnids.txt").write_text("\n".join(wnids))
+    (tmp_path / "words.txt").write_text("".join(f"{wnid}\tthing\n" for wnid in wnids))
+    config = load_config(
+        str(ROOT / "conf" / "tiny_imagenet.toml"),
+        data=str(tmp_path),
+        output=str(tmp_path / "run"),
+    )
+    dataset = config.dataset.model_copy(update={"parts": ("train",)})
+    run = RunDir.open(config.model_copy(update={"dataset": dataset}))
+    with pytest.raises(DatasetError, match=r"1 image_id\(s\) occur more than once: same: .*same"):
+        manifest(run)
+
+
+# --------------------------------------------------------------------------- an object store
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket behind a real S3 API on loopback."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    yield "s3://bucket"
+    server.stop()
+
+
+def test_a_run_on_an_object_store_equals_a_local_one(
+    bucket: str, small_run: RunDir, tmp_path: Path
+) -> None:
+    environment = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+    job = """
+import ray, sys
+from conftest import ROOT, small_config
+from pathlib import Path
+from sensloc.run import RunDir
+from sensloc.stages.localize import localize
+from sensloc.stages.ray_data import connect
+ray.init(address="local", num_cpus=4, include_dashboard=False)
+connect()
+run = RunDir.open(small_config(Path(sys.argv[1]), output="s3://bucket/run", root="s3://bucket/scenes"))
+print(localize(run))
+print(sorted(run.filesystem.ls("bucket/run")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", job, str(tmp_path)],
+        env=os.environ | environment | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    from sensloc.stages import ray_data
+
+    config = small_config(tmp_path, output="s3://bucket/run", root="s3://bucket/scenes")
+    stored = RunDir.open(config)
+    for stage, columns in {
+        "sensitivity": ["image_id", "map", "map_scale", "boxes", "split"],
+        "predictions": ["image_id", "method", "box", "iou"],
+    }.items():
+        by = [(name, "ascending") for name in ("image_id", "method") if name in columns]
+        there = ray_data.load(stored, stored.files(stage), columns).sort_by(by)
+        assert there.equals(table(small_run, stage).select(columns))
