@@ -27,6 +27,7 @@ def main(job: Callable[[RunDir], Any], description: str) -> None:
         connect()
         said = job(run)
     except SenslocError as error:
-        sys.exit(f"error: {error}")
+        # Ray raises a worker's error again as a subclass whose text is the worker's traceback
+        sys.exit(f"error: {getattr(error, 'cause', error)}")
     if said is not None:
         print(said)

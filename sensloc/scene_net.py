@@ -13,8 +13,9 @@ from torch.nn import functional
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 1e-2
-THREADS = 2
-"""Of the training, wherever it runs: another number sums in another order, so gives other bits."""
+THREADS = 1
+"""Of the training, wherever it runs: another number would sum in another order, to other bits.
+Two are faster on an idle machine, and wait for each other on a busy one."""
 
 
 class SceneNet(nn.Module):

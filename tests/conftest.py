@@ -43,8 +43,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def cluster() -> Iterator[None]:
     """A real Ray on this machine, for the tests alone."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(address="local", num_cpus=4, include_dashboard=False)
-    connect()
+    connect(address="local", num_cpus=4, include_dashboard=False)
     yield
     ray.shutdown()
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,28 +41,32 @@ def head() -> Iterator[str]:
                 [
                     BIN / "ray", "start", "--head", "--block", f"--port={free_port()}",
                     "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-                    f"--dashboard-port={dashboard}", "--num-cpus=4", f"--temp-dir={short}/ray",
+                    f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
+                    "--num-cpus=4", f"--temp-dir={short}/ray",
                 ],
                 env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
         address = f"http://127.0.0.1:{dashboard}"
         try:
-            wait_for(f"{address}/api/version", process, log)
+            wait_for(address, process, log)
             yield address
         finally:
             process.terminate()
             process.wait(60)
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(120):
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the cluster takes a job: its dashboard answers before its agent does."""
+    for _ in range(60):
         assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(f"no dashboard at {url}: {log.read_text()}")
+        command = [BIN / "ray", "job", "submit", f"--address={address}", "--", "true"]
+        if (
+            subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False).returncode
+            == 0
+        ):
+            return
+        time.sleep(1)
+    pytest.fail(f"no cluster at {address}: {log.read_text()}")
 
 
 def submit(head: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -381,14 +381,13 @@ def test_a_run_on_an_object_store_equals_a_local_one(
 ) -> None:
     environment = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     job = """
-import ray, sys
+import sys
 from conftest import ROOT, small_config
 from pathlib import Path
 from sensloc.run import RunDir
 from sensloc.stages.localize import localize
 from sensloc.stages.ray_data import connect
-ray.init(address="local", num_cpus=4, include_dashboard=False)
-connect()
+connect(address="local", num_cpus=4, include_dashboard=False)
 run = RunDir.open(small_config(Path(sys.argv[1]), output="s3://bucket/run", root="s3://bucket/scenes"))
 print(localize(run))
 print(sorted(run.filesystem.ls("bucket/run")))

@@ -1,6 +1,7 @@
 """What every stage shares: the connection, reading a table, and folding over its files."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -20,11 +21,19 @@ TASKS_IN_FLIGHT = 64
 T = TypeVar("T")
 
 
-def connect() -> None:
-    """Join the cluster that this process belongs to, or start one on this machine."""
-    ray.init(ignore_reinit_error=True, logging_level=logging.WARNING)
+def connect(**options: Any) -> None:
+    """Join the cluster that this process belongs to, or start one on this machine.
+
+    Args:
+        options: of ``ray.init``.
+    """
+    # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    ray.init(ignore_reinit_error=True, logging_level=logging.WARNING, **options)
     for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
         logging.getLogger(f"ray.data.{chatter}").setLevel(logging.WARNING)
+    raised_anyway = "ray.data._internal.execution.streaming_executor_state"
+    logging.getLogger(raised_anyway).setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.use_datasource_v2 = False  # it starts 32 actors to read any number of files
     context.enable_operator_progress_bars = False  # one line of progress, not one per operator

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 import torch
 from ray.data import ActorPoolStrategy
+from torch import nn
 
 from sensloc import tables
 from sensloc.classifiers import load_network, prepare
@@ -33,6 +35,9 @@ def sensitivity(run: RunDir) -> None:
     """
     run.require("manifest")
     config, resources = run.config, run.config.resources
+    # an actor that cannot start is tried again and again: a task says why, once
+    check = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
+    ray.get(check.remote(run))
     with run.stage("sensitivity", "sensitivity") as facts:
         rows = (
             ray_data.read(run, "manifest")
@@ -52,7 +57,9 @@ def sensitivity(run: RunDir) -> None:
                 fn_constructor_args=(run,),
                 batch_format="pyarrow",
                 batch_size=config.sensitivity.batch_size,
-                compute=ActorPoolStrategy(min_size=1, max_size=resources.actors),
+                compute=ActorPoolStrategy(
+                    min_size=1, max_size=resources.actors, initial_size=resources.actors
+                ),
                 num_cpus=resources.cpus_per_actor,
                 num_gpus=resources.gpus_per_actor,
             )
@@ -82,6 +89,17 @@ def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
     )
 
 
+def load_network_of(run: RunDir) -> nn.Module:
+    """The run's network, on the CPU, its number of outputs not yet checked."""
+    config = run.config.classifier
+    return load_network(config, run.at("classifier.pt") if isinstance(config, SceneNet) else None)
+
+
+def _check(run: RunDir) -> None:
+    """Load and prepare the network once, for what that may raise."""
+    prepare(load_network_of(run), run.config.classifier)
+
+
 class SensitivityActor:
     """One network, held on one device: rows with pixels in, rows of the sensitivity table out."""
 
@@ -89,12 +107,10 @@ class SensitivityActor:
         config = run.config
         device = "cuda" if config.resources.gpus_per_actor else "cpu"
         torch.set_num_threads(config.resources.threads_per_actor)
-        trained = run.at("classifier.pt") if isinstance(config.classifier, SceneNet) else None
-        network = load_network(config.classifier, trained)
         self.config = config
         self.stamp = ray_data.stamp(run)
         self.make = MapMaker(
-            prepare(network, config.classifier, device),
+            prepare(load_network_of(run), config.classifier, device),
             config.classifier.mean,
             config.classifier.std,
             config.sensitivity.batch_size,
