@@ -33,5 +33,5 @@ def _class_lines(classes: str) -> list[str]:
     try:
         with fsspec.open(classes, "r", encoding="utf-8") as file:
             return list(file)
-    except OSError as error:
+    except (OSError, ValueError, ImportError) as error:
         raise ClassifierError(f"classifier.classes: cannot read {classes}: {error}") from error

@@ -1,6 +1,7 @@
 """Classifiers: where a network comes from, and how it is made ready for gradients. torch only."""
 
 import importlib
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, assert_never
@@ -19,6 +20,8 @@ from sensloc.config import (
     Timm,
     Torchvision,
 )
+
+log = logging.getLogger(__name__)
 
 
 def load_network(config: AnyClassifier, trained: str | None = None) -> nn.Module:
@@ -42,8 +45,7 @@ def load_network(config: AnyClassifier, trained: str | None = None) -> nn.Module
         case EfficientNetLite0():
             network = _efficientnet_lite0()
         case Python():
-            module, function = config.function.split(":")
-            network = getattr(importlib.import_module(module), function)()
+            network = _python(config)
         case SceneNet():
             from sensloc.scene_net import scene_net
 
@@ -80,6 +82,19 @@ def _timm(config: Timm) -> nn.Module:
         )
     except RuntimeError as error:
         raise ClassifierError(f"classifier: timm cannot make {config.name!r}: {error}") from error
+
+
+def _python(config: Python) -> nn.Module:
+    module, function = config.function.split(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ClassifierError(f"classifier.function: no {config.function}: {error}") from error
+    network = make()
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
+        raise ClassifierError(f"classifier.function: {config.function} made a {kind}, no network")
+    return network
 
 
 def _timm_module() -> Any:
@@ -123,7 +138,10 @@ def read_state(url: str) -> Mapping[str, Tensor]:
         raise ClassifierError(f"cannot read the weights {url}: {error}") from error
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
         raise ClassifierError(f"{url} is not a checkpoint of plain tensors: {error}") from error
-    return state.get("state_dict", state)  # type: ignore[no-any-return]
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ClassifierError(f"{url} holds no state dict: a mapping from names to tensors")
+    return state
 
 
 def _load_state(network: nn.Module, state: Mapping[str, Tensor], url: str) -> None:
@@ -148,13 +166,14 @@ def prepare(network: nn.Module, config: AnyClassifier, device: str = "cpu") -> n
     """
     network = network.eval().requires_grad_(False)
     size, classes = config.input_size, len(class_indices(config))
+    probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        outputs = network(torch.zeros(1, 3, size, size)).shape[-1]
+        outputs = network(probe).shape[-1]
     if outputs != classes:
         raise ClassifierError(
             f"classifier: the network has {outputs} outputs, classifier.classes {classes} names"
         )
-    return fold(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return fold(network, probe).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class _Tracer(fx.Tracer):
@@ -165,16 +184,33 @@ class _Tracer(fx.Tracer):
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
-def fold(network: nn.Module) -> nn.Module:
+def fold(network: nn.Module, probe: Tensor) -> nn.Module:
     """Fold each batch norm into the convolution that alone feeds it: the same function, faster.
 
-    A network whose forward cannot be traced (data-dependent control flow) is returned as it is.
+    Args:
+        network: in eval mode.
+        probe: [n, 3, S, S], an input on which both must agree.
+
+    Returns:
+        A folded copy; or the network itself, which is said, where its forward cannot be traced
+        (data-dependent control flow) or the folded one computes something else (weights that
+        are shared or computed, hooks).
     """
     try:
-        graph = _Tracer().trace(network)
-    except Exception as error:  # tracing runs user code: it may raise anything
-        print(f"classifier: not folded, {type(network).__name__} cannot be traced: {error}")
-        return network
+        folded = _folded(network)
+        with torch.no_grad():
+            wanted, found = network(probe), folded(probe)
+        if (found - wanted).norm() <= 1e-3 * wanted.norm():
+            return folded
+        reason = "the folded network computes something else"
+    except Exception as error:  # tracing and folding run user code: they may raise anything
+        reason = str(error)
+    log.warning("%s is used without folding its batch norms: %s", type(network).__name__, reason)
+    return network
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    graph = _Tracer().trace(network)
     folded = fx.GraphModule(network, graph)
     modules = dict(folded.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")

@@ -27,7 +27,9 @@ def main(job: Callable[[RunDir], Any], description: str) -> None:
         connect()
         said = job(run)
     except SenslocError as error:
-        # Ray raises a worker's error again as a subclass whose text is the worker's traceback
-        sys.exit(f"error: {getattr(error, 'cause', error)}")
+        # Ray raises a worker's error again as a subclass whose text is the worker's traceback,
+        # and adds advice on retries
+        message = str(getattr(error, "cause", error)).partition("\nFailed to apply UDF")[0]
+        sys.exit(f"error: {message}")
     if said is not None:
         print(said)

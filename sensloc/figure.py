@@ -92,4 +92,4 @@ def _draw(axes: Axes, example: Example) -> None:
             Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=2.2, ls=style)
         )
     name = example.title.split(",")[0]
-    axes.set_title(f"{name}   IoU {example.iou:.2f}", fontsize=9)
+    axes.set_title(f"{name}   IoU {example.iou:.2f}", fontsize=9, parse_math=False)

@@ -69,7 +69,13 @@ class NormalEquations:
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
 
     def merge(self, other: Self) -> Self:
-        """The sums of both."""
+        """The sums of both: of the same features and targets.
+
+        Raises:
+            ValueError: their shapes differ.
+        """
+        if self.xy.shape != other.xy.shape:
+            raise ValueError(f"cannot merge sums of shapes {self.xy.shape} and {other.xy.shape}")
         return type(self)(
             self.n + other.n,
             self.x + other.x,
@@ -95,7 +101,8 @@ class NormalEquations:
     def path(self, ridges: Sequence[float]) -> list["LinearMap"]:
         """One fitted map per ridge, see ``LinearMap``."""
         values, vectors, cross = self.spectrum()
-        floor = values[-1] * np.finfo(np.float64).eps * len(values)
+        rounding = np.finfo(np.float64).eps * len(values)
+        floor = rounding * max(values[-1], float(np.diag(self.xx).max()) / self.n)
         maps = []
         for ridge in ridges:
             damped = values + ridge

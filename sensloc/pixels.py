@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
@@ -34,8 +35,18 @@ def decode(data: bytes, size: int) -> Pixels:
                 buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
             else:
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        except (OSError, RuntimeError, ValueError, SyntaxError) as error:
+                pixels = torch.from_numpy(_rgb(image, data)).permute(2, 0, 1)
+        except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).rsplit(", ", 1)[-1]
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
     return np.asarray(resize(pixels, [size, size], antialias=True).permute(1, 2, 0).numpy())
+
+
+def _rgb(image: Image.Image, data: bytes) -> Pixels:
+    """uint8 [h, w, 3] by Pillow, of a file whose checksums hold, if it has any."""
+    with open_image(data) as again:
+        again.verify()
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        grey = np.clip(np.asarray(image), 0, 65535) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    return np.array(image.convert("RGB"))

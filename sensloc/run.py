@@ -17,6 +17,9 @@ import pyarrow.fs as pafs
 from sensloc.config import Config
 from sensloc.errors import SenslocError
 
+STAGES = ("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure")
+"""In the order in which each builds on those before it."""
+
 
 class RunError(SenslocError):
     """A run that cannot go on: says what is missing or differs, and what to do."""
@@ -104,7 +107,7 @@ class RunDir:
 
     @contextmanager
     def stage(self, name: str, *outputs: str) -> Iterator[dict[str, Any]]:
-        """Run a stage anew: forget and delete what an earlier try left, record success last.
+        """Run a stage anew: forget it and those after it, delete its files, record success last.
 
         Args:
             name: of the stage.
@@ -114,7 +117,8 @@ class RunDir:
             A dict of facts for ``run.json``, to be filled by the stage.
         """
         record = self.facts() or self._identity()
-        record["stages"].pop(name, None)
+        after = STAGES[STAGES.index(name) :] if name in STAGES else (name,)
+        record["stages"] = {k: v for k, v in record["stages"].items() if k not in after}
         self.write("run.json", json.dumps(record, indent=2))
         for output in outputs:
             if self.exists(output):

@@ -149,7 +149,7 @@ def test_the_fingerprint_ignores_name_output_and_resources(tmp_path: Path):
         tmp_path,
         toml(
             'name = "b"\noutput = "elsewhere"',
-            resources="actors = 9\nrows_per_block = 7\nthreads_per_actor = 3\nconnections = 1",
+            resources="actors = 9\nrows_per_block = 7\ncpus_per_actor = 3\nconnections = 1",
         ),
     )
     written_out = load(tmp_path, toml(sensitivity="grid = 14", fit='normalise = "l2"'))

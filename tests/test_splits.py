@@ -89,6 +89,15 @@ def test_copies_fall_into_one_set_whatever_their_classes(sizes: list[int], data:
     assert all(len(names) == 1 for names in where.values())
 
 
+def test_a_copy_is_ranked_in_the_first_of_its_classes():
+    """So its other classes are cut without it."""
+    rows = [*images([8, 8]), ("0_0", "n01")]
+    split = Split.from_images(*zip(*rows, strict=True), SHARES, 0)
+    assert split.owners == {"0_0": "n00"}
+    assert split("0_0", "n01") == split("0_0", "n00") == sets(rows)[0]
+    assert Counter(sets(rows[8:16])) == Counter(sets(rows)[8:16])
+
+
 def test_copies_count_once():
     rows = [(f"{i % 40}", "n01") for i in range(160)]
     assert Counter(sets(rows)) == {"train": 120, "validation": 20, "test": 20}

