@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import pyarrow as pa
 
 from sensloc import corloc
+from sensloc.boxes import Boxes
 from sensloc.least_squares import LinearMap, NormalEquations
 from sensloc.methods import Method, constant, learned
 from sensloc.run import RunDir, RunError
@@ -18,42 +19,34 @@ log = logging.getLogger(__name__)
 
 
 def fit(run: RunDir) -> None:
-    """``sensitivity/`` (train, validation) -> ``linear_map.npz``, ``.json`` and ``fit.json``."""
+    """``sensitivity/`` (train, validation) -> ``linear_map.npz``, ``.json`` and ``fit.json``.
+
+    Raises:
+        RunError: there is nothing to learn from, or nothing to choose by.
+    """
     run.require("sensitivity")
     config = run.config
-    normalise, threshold = config.fit.normalise, config.evaluate.iou
-    maps_and_boxes = ["map", "map_scale", "boxes"]
+    ridges, sizes = config.fit.ridges, config.fit.size_factors
+    over = partial(over_files, run, "sensitivity", ["map", "boxes"])
     with run.stage("fit", "linear_map.npz", "linear_map.json", "fit.json") as facts:
-        train = over_files(run, "sensitivity", maps_and_boxes, _sums, normalise, split="train")
+        nothing = NormalEquations.zeros(config.sensitivity.grid**2, 4)
         sums = reduce(
-            NormalEquations.merge, train, NormalEquations.zeros(config.sensitivity.grid**2, 4)
+            NormalEquations.merge, over(_sums, config.fit.normalise, split="train"), nothing
         )
-        if sums.n == 0:
-            raise RunError(f"{run.at('sensitivity')}: no train image without an error")
-        path = sums.path(config.fit.ridges)
-
-        def validate(count: Callable[..., Any], *args: Any) -> Any:
-            return sum(
-                over_files(
-                    run, "sensitivity", maps_and_boxes, count, *args, normalise, threshold,
-                    split="validation",
-                )
-            )  # fmt: skip
-
-        by_ridge = validate(_count_ridges, path)
-        linear = path[learned.choose_ridge(config.fit.ridges, by_ridge)]
-        sizes = config.fit.size_factors
-        by_size = validate(_count_sizes, linear, sizes)
-        factors = learned.choose_factors(sizes, by_size)
-        boxes = [
-            b
-            for part in over_files(run, "sensitivity", ["boxes"], learned.truth, split="train")
-            for b in part
-        ]
-        n_validation = sum(over_files(run, "sensitivity", ["image_id"], len, split="validation"))
+        n_validation = sum(over(len, split="validation"))
+        if not (sums.n and n_validation):
+            raise RunError(
+                f"{run.at('sensitivity')}: {sums.n} train and {n_validation} validation images "
+                "without an error: the fit needs some of both"
+            )
+        path = sums.path(ridges)
+        by_ridge = _validate(run, over, partial(learned.ridge_candidates, path))
+        linear = path[learned.choose_ridge(ridges, by_ridge)]
+        by_size = _validate(run, over, partial(learned.size_candidates, linear, sizes))
+        boxes = [box for part in over(learned.truth, split="train") for box in part]
         ridge_path = [
             {"ridge": ridge, "validation_correct": int(correct)}
-            for ridge, correct in zip(config.fit.ridges, by_ridge, strict=True)
+            for ridge, correct in zip(ridges, by_ridge, strict=True)
         ]
         linear.save(run.at("linear_map"), config_hash=config.fingerprint, ridge_path=ridge_path)
         facts |= {
@@ -62,35 +55,32 @@ def fit(run: RunDir) -> None:
             "ridge": linear.ridge,
             "condition_number": linear.condition_number_,
             "validation_correct": int(by_ridge.max()),
-            "factors": factors,
+            "factors": learned.choose_factors(sizes, by_size),
             "validation_correct_calibrated": int(by_size.max()),
             "constant_mean": constant.centre_mean(sums.y / sums.n).box,
-            "constant_tuned": constant.tuned(boxes, threshold).box,
+            "constant_tuned": constant.tuned(boxes, config.evaluate.iou).box,
         }
         run.write("fit.json", json.dumps(facts | {"ridge_path": ridge_path}, indent=2))
-    log.info("fit: ridge %g, size factors %s, n = %d", linear.ridge, factors, sums.n)
+    log.info("fit: ridge %(ridge)g, size factors %(factors)s, n = %(n_train)d", facts)
 
 
 def _sums(rows: pa.Table, normalise: learned.Normalise) -> NormalEquations:
     return NormalEquations.from_batch(learned.features(rows, normalise), learned.targets(rows))
 
 
-def _count_ridges(
-    rows: pa.Table, path: list[LinearMap], normalise: learned.Normalise, threshold: float
-) -> Any:
-    boxes = learned.ridge_candidates(path, rows, normalise)
-    return corloc.count_correct(boxes, learned.truth(rows), threshold)
+def _validate(run: RunDir, over: Callable[..., Any], candidates: Callable[..., Boxes]) -> Any:
+    """How many validation images each of the candidates gets right: int64 [candidates]."""
+    normalise, threshold = run.config.fit.normalise, run.config.evaluate.iou
+    return sum(over(_count, candidates, normalise, threshold, split="validation"))
 
 
-def _count_sizes(
+def _count(
     rows: pa.Table,
-    linear: LinearMap,
-    sizes: tuple[float, ...],
+    candidates: Callable[..., Boxes],
     normalise: learned.Normalise,
     threshold: float,
 ) -> Any:
-    boxes = learned.size_candidates(linear, sizes, rows, normalise)
-    return corloc.count_correct(boxes, learned.truth(rows), threshold)
+    return corloc.count_correct(candidates(rows, normalise), learned.truth(rows), threshold)
 
 
 def fitted_methods(run: RunDir) -> dict[str, Method]:
