@@ -238,7 +238,7 @@ class Resources(Section):
 
     actors: Positive = 2
     """Networks held at once, one per actor."""
-    cpus_per_actor: Above = 0.75
+    cpus_per_actor: Above = 0.5
     gpus_per_actor: Annotated[float, Field(ge=0)] = 0
     cpus_per_task: Above = 0.25
     """Of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""

@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
-    """The address of a one-node cluster's dashboard."""
+    """The address of the dashboard of a cluster with one node of two CPUs."""
     dashboard = free_port()
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:
         log = Path(short, "head.log")
@@ -42,7 +42,7 @@ def head() -> Iterator[str]:
                     BIN / "ray", "start", "--head", "--block", f"--port={free_port()}",
                     "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
                     f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
-                    "--num-cpus=4", f"--temp-dir={short}/ray",
+                    "--num-cpus=2", f"--temp-dir={short}/ray",
                 ],
                 env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip

@@ -41,10 +41,12 @@ def connect(**options: Any) -> None:
 
 
 def read(run: RunDir, stage: str) -> Dataset:
-    """The table of a stage, lazily."""
+    """The table of a stage, lazily: a block per file."""
+    files = run.files(stage)
     return ray.data.read_parquet(
-        run.files(stage),
+        files,
         filesystem=run.arrow,
+        override_num_blocks=len(files),
         num_cpus=run.config.resources.cpus_per_task,
     )
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from sensloc import tables
 from sensloc.classifiers import load_network, prepare
-from sensloc.config import SceneNet
+from sensloc.config import Resources, SceneNet
 from sensloc.images import ImageError, fetch
 from sensloc.methods.learned import column
 from sensloc.pixels import decode
@@ -41,7 +41,6 @@ def sensitivity(run: RunDir) -> None:
     with run.stage("sensitivity", "sensitivity") as facts:
         rows = (
             ray_data.read(run, "manifest")
-            .repartition(target_num_rows_per_block=resources.rows_per_block)
             .map_batches(
                 partial(
                     decode_images,
@@ -58,7 +57,7 @@ def sensitivity(run: RunDir) -> None:
                 batch_format="pyarrow",
                 batch_size=config.sensitivity.batch_size,
                 compute=ActorPoolStrategy(
-                    min_size=1, max_size=resources.actors, initial_size=resources.actors
+                    min_size=1, max_size=resources.actors, initial_size=_actors_at_once(resources)
                 ),
                 num_cpus=resources.cpus_per_actor,
                 num_gpus=resources.gpus_per_actor,
@@ -67,6 +66,15 @@ def sensitivity(run: RunDir) -> None:
         ray_data.write(rows, run, "sensitivity")
         facts |= _account(run)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
+
+
+def _actors_at_once(resources: Resources) -> int:
+    """How many actors the cluster has room for now, beside two tasks; autoscaling may add more."""
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = (have["CPU"] - 2 * resources.cpus_per_task) / resources.cpus_per_actor
+    if resources.gpus_per_actor:
+        room = min(room, have.get("GPU", 0) / resources.gpus_per_actor)
+    return max(1, min(resources.actors, int(room)))
 
 
 def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
