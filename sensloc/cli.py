@@ -11,6 +11,11 @@ from sensloc.errors import SenslocError
 from sensloc.run import RunDir
 from sensloc.stages.ray_data import connect
 
+JOB_COPY = "/runtime_resources/working_dir_files/"
+"""In the path of the folder that `ray job submit --working-dir` makes on the cluster."""
+
+log = logging.getLogger(__name__)
+
 
 def main(job: Callable[[RunDir], Any], description: str) -> None:
     """Parse, load, connect, call; a known error is one message and exit code 1."""
@@ -24,6 +29,10 @@ def main(job: Callable[[RunDir], Any], description: str) -> None:
         run = RunDir.open(
             load_config(arguments.config, data=arguments.data, output=arguments.output)
         )
+        if JOB_COPY in run.url:
+            log.warning(
+                "%s goes with the submitted job's copy of your files: pass --output", run.url
+            )
         connect()
         said = job(run)
     except SenslocError as error:

@@ -48,11 +48,12 @@ def protocol(config: Config) -> str:
     )
 
 
-def markdown(table: pa.Table, config: Config) -> str:
-    """``table.md``: one row per method."""
+def markdown(table: pa.Table, config: Config, errors: int = 0) -> str:
+    """``table.md``: one row per method, and how many test images had errors."""
     lines = [HEADER, ["---", "---:", "---:", "---:", "---:"], *_rows(table)]
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}\n"
+    not_counted = f" {errors:,} test images with errors are not counted." if errors else ""
+    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}{not_counted}\n"
 
 
 def text(table: pa.Table, config: Config) -> str:

@@ -102,9 +102,8 @@ def test_the_submitted_demo_succeeds(head: str, tmp_path: Path) -> None:
     assert rows == 6
 
 
-def test_a_failing_job_fails(head: str, tmp_path: Path) -> None:
-    done = submit(
-        head, "conf/imagenet_mini.toml", "--data=/no/such/folder", f"--output={tmp_path}/run"
-    )
+def test_a_failing_job_fails_and_an_output_that_would_be_lost_is_said(head: str) -> None:
+    done = submit(head, "conf/imagenet_mini.toml", "--data=/no/such/folder")
     assert done.returncode != 0
     assert "error: /no/such/folder" in done.stdout + done.stderr
+    assert "runs/imagenet_mini goes with the submitted job's copy" in done.stdout + done.stderr

@@ -30,6 +30,7 @@ from sensloc.methods import learned
 from sensloc.pixels import decode
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import MapMaker
+from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.localize import localize
 from sensloc.stages.manifest import manifest
@@ -129,6 +130,23 @@ def test_corloc_counts_the_predictions(small_run: RunDir) -> None:
         pd.testing.assert_series_equal(per_class.corloc, expected, check_names=False)
         mean = said[(said.method == method) & (said.scope == "class mean")].iloc[0]
         assert mean.corloc == pytest.approx(expected.mean())
+
+
+def test_an_image_with_an_error_is_in_the_predictions_and_in_no_count(small_run: RunDir) -> None:
+    rows = rows_of(small_run, "test")
+    reasons = pa.array(["broken"] * 3 + [None] * (len(rows) - 3), pa.string())
+    broken = rows.set_column(rows.column_names.index("error"), "error", reasons)
+    methods = fitted_methods(small_run)
+    made = predict(broken, methods, 0.5, {})
+    plain = predict(rows, methods, 0.5, {})
+    for name in methods:
+        mine, whole = (t.filter(pc.equal(t["method"], name)) for t in (made, plain))
+        assert sorted(mine["image_id"].to_pylist()) == sorted(rows["image_id"].to_pylist())
+        failed = mine.filter(pc.is_valid(mine["error"]))
+        assert failed["image_id"].to_pylist() == rows["image_id"].to_pylist()[:3]
+        for column in ("box", "iou", "correct"):
+            assert failed[column].null_count == 3
+        assert mine.filter(pc.is_null(mine["error"])).equals(whole.slice(3))
 
 
 def test_every_table_names_its_config(small_run: RunDir) -> None:

@@ -38,9 +38,11 @@ def evaluate(run: RunDir) -> None:
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
         run.write("corloc/corloc.parquet", parquet(table, ray_data.stamp(run)))
-        run.write("table.md", markdown(table, config))
-        facts |= {"test_images": int(table["n_images"][0].as_py())}
-    log.info("evaluate: %(test_images)d test images", facts)
+        failed = ray_data.over_files(run, "predictions", ["error"], _failed, errors=True)
+        errors = sum(failed) // len(methods)
+        run.write("table.md", markdown(table, config, errors))
+        facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
+    log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
 
 
 def predict(
@@ -96,6 +98,10 @@ def count(run: RunDir) -> pa.Table:
     if table is None or len(table) == 0:
         raise RunError(f"{run.at('sensitivity')}: no test image without an error")
     return _by_class(table, [("n_images", "sum"), ("n_correct", "sum")])
+
+
+def _failed(rows: pa.Table) -> int:
+    return len(rows) - int(rows["error"].null_count)
 
 
 def _count(rows: pa.Table) -> pa.Table:
