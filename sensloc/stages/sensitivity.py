@@ -71,7 +71,7 @@ def sensitivity(run: RunDir) -> None:
 def _actors_at_once(resources: Resources) -> int:
     """How many actors the cluster has room for now, beside two tasks; autoscaling may add more."""
     have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = (have["CPU"] - 2 * resources.cpus_per_task) / resources.cpus_per_actor
+    room = (have.get("CPU", 0) - 2 * resources.cpus_per_task) / resources.cpus_per_actor
     if resources.gpus_per_actor:
         room = min(room, have.get("GPU", 0) / resources.gpus_per_actor)
     return max(1, min(resources.actors, int(room)))
