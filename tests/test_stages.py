@@ -30,7 +30,7 @@ from sensloc.methods import learned
 from sensloc.pixels import decode
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import MapMaker
-from sensloc.stages.evaluate import predict
+from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.localize import localize
 from sensloc.stages.manifest import manifest
@@ -147,6 +147,11 @@ def test_an_image_with_an_error_is_in_the_predictions_and_in_no_count(small_run:
         for column in ("box", "iou", "correct"):
             assert failed[column].null_count == 3
         assert mine.filter(pc.is_null(mine["error"])).equals(whole.slice(3))
+    counted = (
+        count_classes(made).group_by("method").aggregate([("n_images", "sum"), ("n_errors", "sum")])
+    )
+    assert counted["n_errors_sum"].to_pylist() == [3] * len(methods)
+    assert counted["n_images_sum"].to_pylist() == [len(rows) - 3] * len(methods)
 
 
 def test_every_table_names_its_config(small_run: RunDir) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sensloc import corloc, tables
-from sensloc.boxes import largest
+from sensloc.boxes import Boxes, largest
 from sensloc.config import Evaluate
 from sensloc.methods import Method, learned
 from sensloc.report import markdown
@@ -38,8 +38,7 @@ def evaluate(run: RunDir) -> None:
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
         run.write("corloc/corloc.parquet", parquet(table, ray_data.stamp(run)))
-        failed = ray_data.over_files(run, "predictions", ["error"], _failed, errors=True)
-        errors = sum(failed) // len(methods)
+        errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
         run.write("table.md", markdown(table, config, errors))
         facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
@@ -54,19 +53,22 @@ def predict(
     bad = test.filter(pc.is_valid(test["error"])).select(
         ["image_id", "wnid", "class_name", "split", "source", "error"]
     )
+    truth = learned.truth(good)
     made = [tables.PREDICTIONS.empty_table()]
     for name, method in methods.items():
-        made.append(_judged(good, name, method, threshold))
+        made.append(_judged(good, truth, name, method, threshold))
         failed = [row | {"method": name} for row in bad.to_pylist()]
         made.append(pa.Table.from_pylist(failed, tables.PREDICTIONS))
     return pa.concat_tables(made).replace_schema_metadata(stamp)
 
 
-def _judged(rows: pa.Table, name: str, method: Method, threshold: float) -> pa.Table:
+def _judged(
+    rows: pa.Table, truth: Sequence[Boxes], name: str, method: Method, threshold: float
+) -> pa.Table:
     """One method's predictions for rows without errors."""
     if len(rows) == 0:
         return tables.PREDICTIONS.empty_table()
-    boxes, truth = np.asarray(method.predict(rows), np.float64), learned.truth(rows)
+    boxes = np.asarray(method.predict(rows), np.float64)
     best = corloc.best_iou(boxes, truth)
     columns = {
         **{field: rows[field] for field in rows.column_names},
@@ -87,37 +89,35 @@ def count(run: RunDir) -> pa.Table:
     """Images and right ones, per method and class: integers, so no order matters.
 
     Returns:
-        method, wnid, class_name, n_images, n_correct; images with errors are not counted.
+        method, wnid, class_name, n_images (without an error), n_correct, n_errors.
 
     Raises:
         RunError: no test image is left.
     """
-    columns = ["method", "wnid", "class_name", "correct"]
-    parts = list(ray_data.over_files(run, "predictions", columns, _count))
-    table = pa.concat_tables(parts) if parts else None
-    if table is None or len(table) == 0:
+    columns = ["method", "wnid", "class_name", "correct", "error"]
+    parts = list(ray_data.over_files(run, "predictions", columns, count_classes, errors=True))
+    if not any(pc.sum(part["n_images"]).as_py() for part in parts):
         raise RunError(f"{run.at('sensitivity')}: no test image without an error")
-    return _by_class(table, [("n_images", "sum"), ("n_correct", "sum")])
+    sums = [("n_images", "sum"), ("n_correct", "sum"), ("n_errors", "sum")]
+    return _by_class(pa.concat_tables(parts), sums)
 
 
-def _failed(rows: pa.Table) -> int:
-    return len(rows) - int(rows["error"].null_count)
-
-
-def _count(rows: pa.Table) -> pa.Table:
+def count_classes(rows: pa.Table) -> pa.Table:
+    """The same of some rows of the predictions."""
     rows = rows.append_column("right", pc.cast(rows["correct"], pa.int64()))
-    return _by_class(rows, [("right", "count"), ("right", "sum")])
+    return _by_class(rows, [("right", "count"), ("right", "sum"), ("error", "count")])
 
 
 def _by_class(rows: pa.Table, sums: list[tuple[str, str]]) -> pa.Table:
     groups = ["method", "wnid", "class_name"]
     grouped = rows.group_by(groups).aggregate(sums)
-    return grouped.rename_columns([*groups, "n_images", "n_correct"])
+    return grouped.rename_columns([*groups, "n_images", "n_correct", "n_errors"])
 
 
 def corloc_table(counts: pa.Table, methods: list[str], config: Evaluate) -> pa.Table:
     """Per method: the mean over images, the mean over classes, then each class."""
     rows: list[dict[str, Any]] = []
+    counts = counts.filter(pc.greater(counts["n_images"], 0))
     for method in methods:
         mine = counts.filter(pc.equal(counts["method"], method)).sort_by("wnid").to_pylist()
         images, correct = ([row[k] for row in mine] for k in ("n_images", "n_correct"))

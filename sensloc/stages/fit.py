@@ -17,6 +17,8 @@ from sensloc.stages.ray_data import over_files
 
 log = logging.getLogger(__name__)
 
+MAPS_AND_BOXES = ["map", "boxes"]
+
 
 def fit(run: RunDir) -> None:
     """``sensitivity/`` (train, validation) -> ``linear_map.npz``, ``.json`` and ``fit.json``.
@@ -27,13 +29,12 @@ def fit(run: RunDir) -> None:
     run.require("sensitivity")
     config = run.config
     ridges, sizes = config.fit.ridges, config.fit.size_factors
-    over = partial(over_files, run, "sensitivity", ["map", "boxes"])
+    over = partial(over_files, run, "sensitivity")
     with run.stage("fit", "linear_map.npz", "linear_map.json", "fit.json") as facts:
         nothing = NormalEquations.zeros(config.sensitivity.grid**2, 4)
-        sums = reduce(
-            NormalEquations.merge, over(_sums, config.fit.normalise, split="train"), nothing
-        )
-        n_validation = sum(over(len, split="validation"))
+        parts = over(MAPS_AND_BOXES, _sums, config.fit.normalise, split="train")
+        sums = reduce(NormalEquations.merge, parts, nothing)
+        n_validation = sum(over(["image_id"], len, split="validation"))
         if not (sums.n and n_validation):
             raise RunError(
                 f"{run.at('sensitivity')}: {sums.n} train and {n_validation} validation images "
@@ -43,7 +44,7 @@ def fit(run: RunDir) -> None:
         by_ridge = _validate(run, over, partial(learned.ridge_candidates, path))
         linear = path[learned.choose_ridge(ridges, by_ridge)]
         by_size = _validate(run, over, partial(learned.size_candidates, linear, sizes))
-        boxes = [box for part in over(learned.truth, split="train") for box in part]
+        boxes = [box for part in over(["boxes"], learned.truth, split="train") for box in part]
         ridge_path = [
             {"ridge": ridge, "validation_correct": int(correct)}
             for ridge, correct in zip(ridges, by_ridge, strict=True)
@@ -71,7 +72,7 @@ def _sums(rows: pa.Table, normalise: learned.Normalise) -> NormalEquations:
 def _validate(run: RunDir, over: Callable[..., Any], candidates: Callable[..., Boxes]) -> Any:
     """How many validation images each of the candidates gets right: int64 [candidates]."""
     normalise, threshold = run.config.fit.normalise, run.config.evaluate.iou
-    return sum(over(_count, candidates, normalise, threshold, split="validation"))
+    return sum(over(MAPS_AND_BOXES, _count, candidates, normalise, threshold, split="validation"))
 
 
 def _count(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 
 from sensloc.report import summary
-from sensloc.run import RunDir
+from sensloc.run import STAGES, RunDir
 from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.figure import figure
@@ -17,21 +17,18 @@ from sensloc.stages.sensitivity import sensitivity
 
 log = logging.getLogger(__name__)
 
-STAGES: dict[str, Callable[[RunDir], None]] = {
-    "manifest": manifest,
-    "classifier": classifier,
-    "sensitivity": sensitivity,
-    "fit": fit,
-    "evaluate": evaluate,
-    "figure": figure,
+FUNCTIONS: dict[str, Callable[[RunDir], None]] = {
+    function.__name__: function
+    for function in (manifest, classifier, sensitivity, fit, evaluate, figure)
 }
+"""Of the stages, by name; ``sensloc.run.STAGES`` has their order."""
 
 
 def localize(run: RunDir) -> str:
     """Run every stage that is not complete yet, in order; say what came out."""
-    for name, stage in STAGES.items():
+    for name in STAGES:
         if not run.finished(name):
             log.info("%s: %s begins", run.config.name, name)
-            stage(run)
+            FUNCTIONS[name](run)
     corloc = pq.read_table(io.BytesIO(run.read("corloc/corloc.parquet")))
     return summary(corloc, run.config, run.facts(), run.url)
