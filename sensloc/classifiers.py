@@ -151,6 +151,23 @@ def _load_state(network: nn.Module, state: Mapping[str, Tensor], url: str) -> No
         raise ClassifierError(f"{url} does not fit the network: {error}") from error
 
 
+def randomised(network: nn.Module, seed: int) -> nn.Module:
+    """Forget what the network learned: the same architecture with random weights, in place.
+
+    Convolutions and linear layers as He et al. 2015 draw them, biases 0, norms as they begin.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
+                module.reset_parameters()
+    return network
+
+
 # --------------------------------------------------------------------------- the fast path
 
 

@@ -1,13 +1,14 @@
 """One TOML file per named run, parsed to frozen values. An unknown key stops the run.
 
-Every section but ``[resources]`` is part of the run's identity: ``Config.fingerprint`` is a hash
-of them, written into every table. ``[resources]`` says how fast, never what.
+Every section but two is part of the run's identity: ``Config.fingerprint`` is a hash of them,
+written into every table. ``[resources]`` says how fast, never what; ``[compare]`` has a
+fingerprint of its own.
 """
 
 import hashlib
 import os
 import tomllib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -233,6 +234,84 @@ class Evaluate(Section):
     seed: int = 0
 
 
+MethodName = Literal[
+    "constant_mean",
+    "constant_tuned",
+    "constant_class",
+    "objectness",
+    "colocalization_cnn",
+    "colocalization_sift",
+    "proposal_random",
+    "proposal_best",
+    "sensitivity",
+    "gradient_threshold",
+    "gradient_mass",
+    "cam_threshold",
+    "gradcam_threshold",
+    "smoothgrad",
+    "integrated_gradients",
+    "cam_linear",
+    "sensitivity_cam",
+    "random_network",
+    "permuted_map",
+    "pooled_image",
+    "perfect_mask",
+]
+
+
+class Compare(Section):
+    """What ``jobs/compare.py`` runs beside the sensitivity map: see ``sensloc/methods``.
+
+    No part of ``Config.fingerprint``: a comparison is made of a run, and does not change it.
+    """
+
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = get_args(MethodName)
+    train: Positive = 2000
+    """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
+    validation: Positive = 1000
+    """Validation images, drawn, by which they are chosen."""
+    seed: int = 0
+    """Of the draws."""
+    shrinkages: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        0, 1, 2, 5, 10, 20, 50, 100, 1000,
+    )  # fmt: skip
+    """Candidates of constant_class: images of the mean box that each class is mixed with."""
+    objectness_images: Positive = 500
+    """Train images that the objectness measure and the visual words are learned from."""
+    objectness_size: Positive = 128
+    """Images are squashed to this size for objectness and dense SIFT."""
+    proposals: Positive = 10
+    """Boxes per image that co-localization chooses from."""
+    words: Positive = 1000
+    """Visual words of colocalization_sift."""
+    mus: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.04, 0.4, 4.0)
+    lams: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        0, 0.001, 0.01, 0.1, 1.0,
+    )  # fmt: skip
+    """Candidates of co-localization's weights: of the clustering and of the prior."""
+    gradcam_layer: str | None = None
+    """Grad-CAM's layer, the name of a module without modules of its own (a ResNet's
+    "layer4.2.relu", not "layer4"); None: the last features, as for CAM."""
+    smoothgrad_samples: Positive = 4
+    smoothgrad_level: Above = 0.15
+    """Standard deviation of the noise, as a share of the image's range."""
+    integrated_steps: Positive = 8
+    label_counts: tuple[Positive, ...] = (1, 5, 10, 50)
+    """Boxed images per class of the label-efficiency curve; all of them are its last point."""
+    label_draws: Positive = 5
+    """How often each of them is drawn."""
+    speed_images: Positive = 32
+    """Test images that every method is timed on."""
+    speed_rounds: Positive = 5
+    """Rounds, in each of which every method takes its turn; medians are reported."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits: equal for two comparisons that must give equal results."""
+        identity = self.model_dump_json(exclude={"speed_images", "speed_rounds"})
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
 class Resources(Section):
     """How fast, never what: no number here changes a result."""
 
@@ -260,12 +339,13 @@ class Config(Section):
     sensitivity: Sensitivity = Sensitivity()
     fit: Fit = Fit()
     evaluate: Evaluate = Evaluate()
+    compare: Compare = Compare()
     resources: Resources = Resources()
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits: equal for two configs that must give equal results."""
-        identity = self.model_dump_json(exclude={"resources", "output", "name"})
+        identity = self.model_dump_json(exclude={"compare", "resources", "output", "name"})
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

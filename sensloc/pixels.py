@@ -1,5 +1,7 @@
 """From an image file's bytes to the pixels that a network sees: decode, squash."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
-from sensloc.images import ImageError, open_image
+from sensloc.images import ImageError, fetch, open_image
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 [S, S, 3], RGB."""
@@ -50,3 +52,16 @@ def _rgb(image: Image.Image, data: bytes) -> Pixels:
         grey = np.clip(np.asarray(image), 0, 65535) // 257
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
     return np.array(image.convert("RGB"))
+
+
+def read(uris: Sequence[str], size: int, connections: int = 8) -> list[Pixels | ImageError]:
+    """Fetch and decode: one entry per URI, in order, never a raise."""
+    found: list[Pixels | ImageError] = []
+    for uri, data in zip(uris, fetch(uris, connections), strict=True):
+        try:
+            if isinstance(data, ImageError):
+                raise data
+            found.append(decode(data, size))
+        except ImageError as error:
+            found.append(ImageError(f"{uri}: {error}"))
+    return found

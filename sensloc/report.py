@@ -1,5 +1,6 @@
 """The tables that people read: Markdown for files, plain text for a terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -7,8 +8,13 @@ import pyarrow.compute as pc
 
 from sensloc.config import Config
 
-PAPER = {"constant_mean": 12.34, "sensitivity": 82.76}
-"""Ebrahimpour & Noelle, Table 1, in percent; its other rows are not computed here."""
+PAPER = {
+    "constant_mean": 12.34,
+    "objectness": 37.42,
+    "colocalization_sift": 53.20,
+    "sensitivity": 82.76,
+}
+"""Ebrahimpour & Noelle, Table 1, in percent: their images, their protocol."""
 
 
 def _rows(table: pa.Table) -> list[list[str]]:
@@ -50,24 +56,32 @@ def protocol(config: Config) -> str:
 
 def markdown(table: pa.Table, config: Config, errors: int = 0) -> str:
     """``table.md``: one row per method, and how many test images had errors."""
-    lines = [HEADER, ["---", "---:", "---:", "---:", "---:"], *_rows(table)]
-    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    body = grid([HEADER, *_rows(table)])
     not_counted = f" {errors:,} test images with errors are not counted." if errors else ""
     return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}{not_counted}\n"
 
 
 def text(table: pa.Table, config: Config) -> str:
     """The same for a terminal, in columns."""
-    lines = [HEADER, *_rows(table)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    aligned = [
+    return "\n".join([aligned([HEADER, *_rows(table)]), "", protocol(config)])
+
+
+def grid(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the header first; all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:]))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """The same as plain text."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    ]
-    return "\n".join([*aligned, "", protocol(config)])
+    )
 
 
 def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) -> str:

@@ -17,8 +17,8 @@ import pyarrow.fs as pafs
 from sensloc.config import Config
 from sensloc.errors import SenslocError
 
-STAGES = ("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure")
-"""In the order in which each builds on those before it."""
+STAGES = ("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure", "compare")
+"""In an order in which each comes after those that it builds on."""
 
 
 class RunError(SenslocError):

@@ -4,7 +4,7 @@ Ebrahimpour & Noelle, eq. 1, after Simonyan et al. 2014: ``s = d score / d x`` f
 pass to the pixels. Only the pixels receive a gradient: the network is frozen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 Channels = Literal["max", "l2", "sum"]
 Precision = Literal["float32", "bfloat16"]
+
+Gradient = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``class_score_gradient``, or what takes its place."""
 
 PREDICTED = -1
 """As a label: differentiate the score of the class that the network itself predicts."""
@@ -90,6 +93,7 @@ class MapMaker:
         grid: see ``pool``.
         precision: of the network's arithmetic; maps are pooled in float32.
         device: where the network is.
+        gradient: what is asked of the network.
     """
 
     network: nn.Module
@@ -100,19 +104,20 @@ class MapMaker:
     grid: int = 14
     precision: Precision = "float32"
     device: str = "cpu"
+    gradient: Gradient = class_score_gradient
 
     def __call__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Maps:
         """Make maps: uint8 [n, S, S, 3] RGB and int64 [n], n <= batch_size."""
         n = len(pixels)
         if n > self.batch_size:
             raise ValueError(f"{n} images in a batch of at most {self.batch_size}")
-        x, index = (self._padded(values) for values in (pixels, labels))
+        x, index = (self.padded(values) for values in (pixels, labels))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            gradient, logits = class_score_gradient(self.network, self.normalise(x), index)
+            gradient, logits = self.gradient(self.network, self.normalise(x), index)
         maps = pool(sensitivity_map(gradient, self.channels), self.grid).flatten(1)[:n]
         return self._encode(maps, logits[:n], index[:n])
 
-    def _padded(self, values: npt.NDArray[Any]) -> Tensor:
+    def padded(self, values: npt.NDArray[Any]) -> Tensor:
         """[n, ...] -> [batch_size, ...] on the device, zeros behind."""
         whole = np.zeros((self.batch_size, *values.shape[1:]), values.dtype)
         whole[: len(values)] = values

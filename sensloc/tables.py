@@ -56,6 +56,7 @@ PREDICTIONS = pa.schema(
         ("iou", pa.float32()),  # best over the image's boxes
         ("iou_largest", pa.float32()),  # with its largest box
         ("n_boxes", pa.int32()),
+        ("area", pa.float32()),  # of the largest box, as a share of the image
         ("correct", pa.bool_()),  # iou >= evaluate.iou
         ("recognised", pa.bool_()),  # the classifier's prediction is the annotated class
         ("error", pa.string()),

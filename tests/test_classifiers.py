@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from sensloc.classes import ClassifierError, class_indices
-from sensloc.classifiers import fold, load_network, prepare, read_state
+from sensloc.classifiers import fold, load_network, prepare, randomised, read_state
 from sensloc.config import AnyClassifier, ImageNet
 from sensloc.datasets import reader_for
 from sensloc.pixels import decode
@@ -278,6 +278,60 @@ def test_another_number_of_outputs_than_classes_is_refused(n: int):
     small = config(**SMALL, classes=tuple("abcdef"[:n]), input_size=16)
     with pytest.raises(ClassifierError, match=rf"5 outputs, classifier\.classes {n} names"):
         prepare(Net(), small)
+
+
+# ------------------------------------------------------------------------------- random weights
+
+
+class Norms(nn.Module):
+    """Every norm that networks have, with parameters that training has changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
+        self.batch = nn.BatchNorm2d(4)
+        self.instance = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+        self.group = nn.GroupNorm(2, 4)
+        self.layer = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 5)
+        for values in [*self.parameters(), *self.buffers()]:
+            values.data.fill_(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.group(self.instance(self.batch(self.conv(x))))
+        return self.head(self.layer(y.mean((2, 3))))
+
+
+def test_random_weights_forget_what_was_learned():
+    learned = Norms()
+    before = {name: value.clone() for name, value in learned.state_dict().items()}
+    network = randomised(learned, 0)
+    assert network is learned
+    state = network.state_dict()
+    assert {name: t.shape for name, t in state.items()} == {n: t.shape for n, t in before.items()}
+    for name, value in state.items():
+        if name in ("conv.weight", "head.weight"):  # He et al.: variance 2 / inputs
+            deviation = (2 / value[0].numel()) ** 0.5
+            assert value.unique().numel() == value.numel()
+            assert 0.5 * deviation < value.std() < 1.5 * deviation
+        else:
+            begins = 1 if name.endswith(("weight", "running_var")) else 0
+            assert (value == begins).all(), name
+
+
+def test_random_weights_are_drawn_from_the_seed_and_from_nothing_else():
+    def weights(start: int, seed: int) -> list[Tensor]:
+        return list(randomised(load(**SMALL, seed=start), seed).parameters())
+
+    one, again, other = weights(3, 1), weights(4, 1), weights(3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(one[0], other[0])
+
+
+def test_drawing_weights_leaves_the_callers_dice():
+    network, before = Norms(), torch.random.get_rng_state()
+    randomised(network, 1)
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 # ------------------------------------------------------------------------------- sources

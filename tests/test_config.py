@@ -7,7 +7,8 @@ import fsspec
 import pytest
 from pydantic import ValidationError
 
-from sensloc.config import Config, ConfigError, absolute, load_config
+from sensloc.config import Compare, Config, ConfigError, absolute, load_config
+from sensloc.methods import catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -72,6 +73,13 @@ def test_every_config_of_the_repository_parses(file: Path):
         ("fit", "size_factors = [inf]", "fit.size_factors.0"),
         ("evaluate", "iou = nan", "evaluate.iou"),
         ("evaluate", "iou = 0.0", "evaluate.iou"),
+        ("compare", 'methods = ["sensitivity", "guess"]', "compare.methods.1"),
+        ("compare", "methods = []", "compare.methods"),
+        ("compare", "method = 1", "compare.method"),
+        ("compare", "train = 0", "compare.train"),
+        ("compare", "mus = [0.0]", "compare.mus.0"),
+        ("compare", "gradcam_layer = 3", "compare.gradcam_layer"),
+        ("compare", "label_counts = [0]", "compare.label_counts.0"),
         ("resources", "actors = 0", "resources.actors"),
         ("sensitivities", "grid = 7", "sensitivities"),
     ],
@@ -177,6 +185,50 @@ def test_the_fingerprint_changes_with_everything_else(tmp_path: Path):
     ]
     found = {load(tmp_path, toml(**variant)).fingerprint for variant in variants}
     assert len(found) == len(variants)
+
+
+COMPARE = [
+    'methods = ["sensitivity"]',
+    "train = 7",
+    "validation = 7",
+    "seed = 7",
+    "shrinkages = [7]",
+    "objectness_images = 7",
+    "objectness_size = 7",
+    "proposals = 7",
+    "words = 7",
+    "mus = [7]",
+    "lams = [7]",
+    'gradcam_layer = "layer3"',
+    "smoothgrad_samples = 7",
+    "smoothgrad_level = 7",
+    "integrated_steps = 7",
+    "label_counts = [7]",
+    "label_draws = 7",
+]
+SPEED = ["speed_images = 7", "speed_rounds = 7"]
+
+
+def test_a_comparison_has_a_fingerprint_of_its_own(tmp_path: Path):
+    """How often methods are timed is no part of it; it is no part of the run's."""
+    assert [line.split()[0] for line in COMPARE + SPEED] == list(Compare.model_fields)
+    plain = load(tmp_path, toml())
+    configs = [load(tmp_path, toml(compare=line)) for line in COMPARE]
+    timed = [load(tmp_path, toml(compare=line)) for line in SPEED]
+    assert {config.fingerprint for config in configs + timed} == {plain.fingerprint}
+    assert len({config.compare.fingerprint for config in [plain, *configs]}) == len(configs) + 1
+    assert {config.compare.fingerprint for config in timed} == {plain.compare.fingerprint}
+    assert all(config != plain for config in timed)
+
+
+def test_every_method_is_in_the_catalogue(tmp_path: Path):
+    methods = load(tmp_path, toml()).compare.methods
+    assert set(methods) == set(catalogue.TITLES)
+    assert {*catalogue.LINEAR, *catalogue.THRESHOLD, *catalogue.MASS} < set(methods)
+    assert {*catalogue.PROPOSALS, *catalogue.KNOWS_CLASS, *catalogue.READS_TRUTH} < set(methods)
+    assert catalogue.columns(["sensitivity_cam", "objectness"]) == {"map", "map_cam"}
+    assert catalogue.columns(["constant_mean", "colocalization_sift"]) == set()
+    assert catalogue.title("sensitivity_calibrated") == "sensitivity map, linear map, calibrated"
 
 
 def test_data_and_output_replace_the_files(tmp_path: Path):

@@ -1,6 +1,6 @@
 """Every way to get a box, against answers that are known."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pyarrow as pa
@@ -8,21 +8,29 @@ import pyarrow.compute as pc
 import pytest
 
 from sensloc import tables
-from sensloc.boxes import Boxes, iou, largest
+from sensloc.boxes import Boxes, iou, largest, tidy
 from sensloc.corloc import count_correct
 from sensloc.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
-from sensloc.methods.constant import ConstantBox, centre_mean, tuned
+from sensloc.methods.constant import (
+    ClassBox,
+    ConstantBox,
+    centre_mean,
+    class_means,
+    tuned,
+)
 from sensloc.methods.learned import (
-    SensitivityBox,
+    LinearBox,
     choose_factors,
     choose_ridge,
     column,
+    complete,
     features,
     ridge_candidates,
     size_candidates,
     targets,
     truth,
 )
+from sensloc.stages.fit_methods import class_sums
 
 GRID = 14
 
@@ -115,6 +123,40 @@ def test_a_missing_map_is_refused():
         column(rows, "map")
 
 
+def two_columns(n: int = 5) -> pa.Table:
+    """A second map, of another size and another scale."""
+    rng = np.random.default_rng(1)
+    maps = tables.fixed(9 * rng.random((n, 6)).astype(np.float16), pa.float16())
+    return table(rng.random((n, 4)), BOX * n).append_column("other", maps)
+
+
+@pytest.mark.parametrize("normalise", ["l2", "sum", "max"])
+def test_the_features_of_two_columns_stand_side_by_side(normalise: str):
+    rows = two_columns()
+    both = features(rows, normalise, ("map", "other"))
+    assert both.shape == (5, 10)
+    assert np.array_equal(both[:, :4], features(rows, normalise))
+    assert np.array_equal(both[:, 4:], features(rows, normalise, ("other",)))
+    assert np.array_equal(features(rows, normalise, ("other", "map")), np.roll(both, 6, axis=1))
+
+
+def test_a_linear_map_reads_its_own_columns():
+    rows = two_columns()
+    linear = LinearMap(1.0).fit(np.eye(10, 6), np.eye(10, 4))
+    inputs = features(rows, "sum", ("other",))
+    found = LinearBox(linear, "sum", columns=("other",)).predict(rows)
+    assert np.allclose(found, tidy(linear.predict(inputs)))
+
+
+def test_rows_with_a_null_in_a_column_that_is_read_are_left_out():
+    rows = pa.table({"a": [1, None, 3, None], "b": ["x", "y", None, None], "c": [None] * 4})
+    kept = [((), 4), (("a",), 2), (("b",), 2), (("a", "b"), 1), (("c",), 0), (("a", "c"), 0)]
+    for names, n in kept:
+        assert len(complete(rows, names)) == n
+        assert complete(rows, names).schema == rows.schema
+    assert complete(rows, ("a", "b")).to_pylist() == [{"a": 1, "b": "x", "c": None}]
+
+
 def test_the_target_is_the_largest_box():
     boxes = [
         np.array([[0, 0, 0.25, 0.25], [0.25, 0.25, 1, 1], [0, 0, 0.5, 0.5]]),
@@ -145,6 +187,58 @@ def test_the_centred_box_of_mean_size_by_hand():
     made = centre_mean(boxes.mean(0))
     assert made.box == pytest.approx((0.1875, 0.1875, 0.8125, 0.8125))
     assert all(type(value) is float for value in made.box)
+
+
+# wnid -> images, and the sum of their boxes; the mean of all is 0.1, 0.1, 0.6, 0.7
+SUMS = {
+    "cat": (1, np.array([0.0, 0.0, 0.4, 0.4])),
+    "dog": (3, np.array([0.4, 0.4, 2.0, 2.4])),
+}
+
+
+@pytest.mark.parametrize(
+    ("shrinkage", "cat"),
+    [
+        (0.0, [0, 0, 0.4, 0.4]),
+        (1.0, [0.05, 0.05, 0.5, 0.55]),
+        (3.0, [0.075, 0.075, 0.55, 0.625]),
+        (1e12, [0.1, 0.1, 0.6, 0.7]),
+        (np.inf, [0.1, 0.1, 0.6, 0.7]),
+    ],
+)
+def test_the_mean_box_of_a_class_by_hand(shrinkage: float, cat: list[float]):
+    """An unknown class has the mean box of all."""
+    made = class_means(SUMS, shrinkage)
+    found = made.predict(pa.table({"wnid": ["fish", "cat", "dog", "cat"]}))
+    assert np.allclose(found[0], [0.1, 0.1, 0.6, 0.7])
+    assert np.allclose(found[[1, 3]], cat)
+    share = 3 / (3 + shrinkage)  # of the three dogs, beside the mean's images
+    dog = share * SUMS["dog"][1] / 3 + (1 - share) * found[0]
+    assert np.allclose(found[2], dog)
+
+
+def test_a_box_per_class():
+    made = ClassBox({"a": (0, 0, 0.5, 0.5)}, (0.0, 0.0, 1.0, 1.0))
+    found = made.predict(pa.table({"wnid": ["b", "a"]}))
+    assert np.array_equal(found, [[0, 0, 1, 1], [0, 0, 0.5, 0.5]])
+    assert made.predict(pa.table({"wnid": pa.array([], pa.string())})).shape == (0, 4)
+
+
+def test_the_class_boxes_are_the_same_however_the_images_are_grouped():
+    wnids = [f"n{i}" for i in np.random.default_rng(0).integers(0, 5, 60)]
+    rows = table(np.ones((60, 4)), random_boxes(60)).append_column("wnid", pa.array(wnids))
+    made = []
+    for cuts in ([0, 60], [0, 7, 8, 8, 40, 60], [30, 60, 0, 30]):
+        sums: dict[str, tuple[int, Boxes]] = {}
+        for start, end in pairwise(cuts):
+            for wnid, (n, total) in class_sums(rows.slice(start, max(end - start, 0))).items():
+                images, before = sums.get(wnid, (0, np.zeros(4)))
+                sums[wnid] = (images + n, before + total)
+        made.append(class_means(sums, 2.0))
+    assert made[1:] == made[:1] * 2
+    mine = targets(rows)[np.array(wnids) == "n3"]
+    assert sums["n3"][0] == len(mine)
+    assert np.array_equal(sums["n3"][1], mine.sum(0))
 
 
 def some_sets() -> dict[str, list[Boxes]]:
@@ -195,9 +289,9 @@ def test_the_tuned_box_does_not_depend_on_the_order_of_the_images():
 # ------------------------------------------------------------------------------- the linear map
 
 
-def fitted(rows: pa.Table, ridge: float = 1e-4) -> SensitivityBox:
+def fitted(rows: pa.Table, ridge: float = 1e-4) -> LinearBox:
     sums = NormalEquations.from_batch(features(rows, "l2"), targets(rows))
-    return SensitivityBox(sums.solve(ridge), "l2")
+    return LinearBox(sums.solve(ridge), "l2")
 
 
 def test_perfect_maps_give_the_boxes():
@@ -231,7 +325,7 @@ def test_boxes_are_ordered_and_inside_whatever_the_map_says():
     linear = LinearMap(1.0).fit(np.eye(4), np.eye(4))
     linear.coef_ = np.array([[9.0, -9, 0, 0], [0, 0, 5, 0], [-9, 9, 0, 0], [0, 0, 0, 5]])
     maps = np.random.default_rng(0).random((50, 4))
-    found = SensitivityBox(linear, "max", (2.0, 3.0)).predict(table(maps, BOX * 50))
+    found = LinearBox(linear, "max", (2.0, 3.0)).predict(table(maps, BOX * 50))
     assert ((found >= 0) & (found <= 1)).all()
     assert (found[:, :2] <= found[:, 2:]).all()
 
@@ -239,24 +333,25 @@ def test_boxes_are_ordered_and_inside_whatever_the_map_says():
 def test_factors_of_one_change_nothing_and_others_resize_about_the_centre():
     linear = LinearMap(np.inf).fit(np.zeros((2, 4)), np.tile([0.25, 0.375, 0.75, 0.625], (2, 1)))
     rows = table(np.ones((3, 4)), BOX * 3)
-    plain = SensitivityBox(linear, "l2").predict(rows)
-    assert np.array_equal(SensitivityBox(linear, "l2", (1.0, 1.0)).predict(rows), plain)
-    resized = SensitivityBox(linear, "l2", (1.5, 0.5)).predict(rows)
+    plain = LinearBox(linear, "l2").predict(rows)
+    assert np.array_equal(LinearBox(linear, "l2", (1.0, 1.0)).predict(rows), plain)
+    resized = LinearBox(linear, "l2", (1.5, 0.5)).predict(rows)
     assert np.allclose(resized, [[0.125, 0.4375, 0.875, 0.5625]] * 3)
 
 
 def test_candidates_are_what_the_methods_would_predict():
     boxes = random_boxes(60)
     rows = table(masks(boxes), boxes)
-    path = NormalEquations.from_batch(features(rows, "l2"), targets(rows)).path([1e-4, 1e-1, 10.0])
-    by_ridge = ridge_candidates(path, rows, "l2")
+    inputs = features(rows, "l2")
+    path = NormalEquations.from_batch(inputs, targets(rows)).path([1e-4, 1e-1, 10.0])
+    by_ridge = ridge_candidates(path, inputs)
     for linear, candidate in zip(path, by_ridge, strict=True):
-        assert np.allclose(SensitivityBox(linear, "l2").predict(rows), candidate, atol=1e-14)
+        assert np.allclose(LinearBox(linear, "l2").predict(rows), candidate, atol=1e-14)
     sizes = (0.8, 1.0, 1.3)
-    by_size = size_candidates(path[0], sizes, rows, "l2")
+    by_size = size_candidates(path[0], sizes, inputs)
     assert by_size.shape == (9, 60, 4)
     for factors, candidate in zip(product(sizes, sizes), by_size, strict=True):
-        assert np.array_equal(SensitivityBox(path[0], "l2", factors).predict(rows), candidate)
+        assert np.array_equal(LinearBox(path[0], "l2", factors).predict(rows), candidate)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +384,10 @@ def test_calibration_is_never_worse_where_it_is_chosen():
     noisy = masks(boxes) * np.random.default_rng(0).random((300, GRID**2))
     rows = table(noisy, boxes)
     linear, sizes = fitted(rows, 1.0).linear, (0.8, 1.0, 1.2, 1.5)
-    counts = count_correct(size_candidates(linear, sizes, rows, "l2"), truth(rows), 0.5)
+    candidates = size_candidates(linear, sizes, features(rows, "l2"))
+    counts = count_correct(candidates, truth(rows), 0.5)
     factors = choose_factors(sizes, counts)
-    calibrated = SensitivityBox(linear, "l2", factors).predict(rows)
+    calibrated = LinearBox(linear, "l2", factors).predict(rows)
     assert count_correct(calibrated, truth(rows), 0.5) == counts.max()
-    assert corloc(calibrated, rows) >= corloc(SensitivityBox(linear, "l2").predict(rows), rows)
+    assert corloc(calibrated, rows) >= corloc(LinearBox(linear, "l2").predict(rows), rows)
     assert factors != (1.0, 1.0)  # least squares shrinks boxes

@@ -1,6 +1,6 @@
 """The same box for every image: what a method must beat to have looked at the image at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,6 +26,39 @@ class ConstantBox:
     def predict(self, rows: pa.Table) -> Boxes:
         """[n, 4]: the box, n times."""
         return np.tile(np.asarray(self.box), (len(rows), 1))
+
+
+@dataclass(frozen=True)
+class ClassBox:
+    """One box per class: the class is known, the image is not looked at.
+
+    Attributes:
+        boxes: wnid -> x0 y0 x1 y1.
+        other: for the other classes.
+    """
+
+    boxes: Mapping[str, tuple[float, ...]]
+    other: tuple[float, ...]
+
+    def predict(self, rows: pa.Table) -> Boxes:
+        """[n, 4]: the box of each row's class."""
+        boxes = [self.boxes.get(wnid, self.other) for wnid in rows["wnid"].to_pylist()]
+        return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def class_means(sums: Mapping[str, tuple[int, Boxes]], shrinkage: float) -> ClassBox:
+    """Each class's mean box, mixed with ``shrinkage`` images of the mean box of all.
+
+    Args:
+        sums: wnid -> its training images, and the sum [4] of their boxes.
+        shrinkage: 0 is the plain mean, infinity the same box for every class.
+    """
+    mean = sum(total for _, total in sums.values()) / sum(n for n, _ in sums.values())
+    boxes = {}
+    for wnid, (n, total) in sums.items():
+        share = n / (n + shrinkage)
+        boxes[wnid] = tuple((share * total / n + (1 - share) * mean).tolist())
+    return ClassBox(boxes, tuple(np.asarray(mean).tolist()))
 
 
 def centre_mean(mean_target: Boxes) -> ConstantBox:

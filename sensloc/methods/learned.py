@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sensloc.boxes import Boxes, largest, resize, tidy
 from sensloc.least_squares import LinearMap, quantise
@@ -25,23 +26,37 @@ def column(rows: pa.Table, name: str) -> npt.NDArray[Any]:
     return np.asarray(values.flatten()).reshape(len(values), values.type.list_size)
 
 
-def features(rows: pa.Table, normalise: Normalise) -> npt.NDArray[np.float64]:
-    """What the linear map sees: each image's map, normalised, on the exact grid of ``quantise``.
+def features(
+    rows: pa.Table, normalise: Normalise, columns: Sequence[str] = ("map",)
+) -> npt.NDArray[np.float64]:
+    """What the linear map sees: each image's maps, normalised, on the exact grid of ``quantise``.
 
     Args:
         rows: of the sensitivity table, without errors.
         normalise: "l2", "sum" or "max": each map is divided by its own, since the derivative's
             size says how sure the classifier is, not where the object is.
+        columns: of the maps, not negative; their features stand side by side.
 
     Returns:
-        float64 [n, G * G].
+        float64 [n, d], with a grid of G and one column d = G * G.
     """
-    maps = column(rows, "map").astype(np.float64)
+    return quantise(np.concatenate([_normalised(column(rows, c), normalise) for c in columns], 1))
+
+
+def _normalised(maps: npt.NDArray[Any], normalise: Normalise) -> npt.NDArray[np.float64]:
+    maps = maps.astype(np.float64)
     if normalise == "l2":
         norm = np.linalg.norm(maps, axis=1, keepdims=True)
     else:
         norm = maps.sum(1, keepdims=True) if normalise == "sum" else maps.max(1, keepdims=True)
-    return quantise(np.divide(maps, norm, out=np.zeros_like(maps), where=norm > 0))
+    return np.asarray(np.divide(maps, norm, out=np.zeros_like(maps), where=norm > 0))
+
+
+def complete(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The rows that have a value in every one of the columns."""
+    for name in columns:
+        rows = rows.filter(pc.is_valid(rows[name]))
+    return rows
 
 
 def truth(rows: pa.Table) -> list[Boxes]:
@@ -55,37 +70,38 @@ def targets(rows: pa.Table) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class SensitivityBox:
+class LinearBox:
     """Map, normalise, multiply, resize about the centre, clip.
 
     Attributes:
         linear: features [d] -> corners [4].
         normalise: see ``features``.
         factors: of the box's width and height: (1, 1) is the paper's method as it stands.
+        columns: see ``features``.
     """
 
     linear: LinearMap
     normalise: Normalise
     factors: tuple[float, float] = (1.0, 1.0)
+    columns: Sequence[str] = ("map",)
 
     def predict(self, rows: pa.Table) -> Boxes:
         """[n, 4] unit xyxy."""
-        return tidy(resize(self.linear.predict(features(rows, self.normalise)), self.factors))
+        inputs = features(rows, self.normalise, self.columns)
+        return tidy(resize(self.linear.predict(inputs), self.factors))
 
 
-def ridge_candidates(maps: Sequence[LinearMap], rows: pa.Table, normalise: Normalise) -> Boxes:
-    """The boxes of every map of a ridge path: [ridges, n, 4]."""
-    inputs = features(rows, normalise)
+def ridge_candidates(maps: Sequence[LinearMap], inputs: npt.NDArray[np.float64]) -> Boxes:
+    """The boxes of every map of a ridge path: features [n, d] -> [ridges, n, 4]."""
     return np.stack([tidy(linear.predict(inputs)) for linear in maps])
 
 
 def size_candidates(
-    linear: LinearMap, sizes: Sequence[float], rows: pa.Table, normalise: Normalise
+    linear: LinearMap, sizes: Sequence[float], inputs: npt.NDArray[np.float64]
 ) -> Boxes:
-    """The boxes of one map under every pair of factors: [len(sizes) ** 2, n, 4]."""
-    raw = linear.predict(features(rows, normalise))
+    """The boxes of one map under every pair of factors: [n, d] -> [len(sizes) ** 2, n, 4]."""
     pairs = np.array(list(product(sizes, sizes)))
-    return tidy(resize(raw[None], pairs[:, None]))
+    return tidy(resize(linear.predict(inputs)[None], pairs[:, None]))
 
 
 def choose_ridge(ridges: Sequence[float], correct: npt.NDArray[np.int64]) -> int:

@@ -542,11 +542,14 @@ class Objectness:
     thetas: Thetas
     tables: LikelihoodTables
 
+    def dumps(self) -> str:
+        """JSON: the thetas, and the tables as lists."""
+        return json.dumps(asdict(self.thetas) | {"counts": self.tables.counts.tolist()})
+
     def save(self, url: str) -> None:
-        """Write JSON: the thetas, and the tables as lists."""
-        facts = asdict(self.thetas) | {"counts": self.tables.counts.tolist()}
+        """Write ``dumps`` to a file."""
         with fsspec.open(url, "w") as file:
-            json.dump(facts, file)
+            file.write(self.dumps())
 
     @classmethod
     def load(cls, url: str) -> Self:

@@ -1,23 +1,22 @@
 """The fitted methods on the test set: predictions, CorLoc and the table."""
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sensloc import corloc, tables
-from sensloc.boxes import Boxes, largest
+from sensloc.boxes import area, iou, largest
 from sensloc.config import Evaluate
 from sensloc.methods import Method, learned
 from sensloc.report import markdown
 from sensloc.run import RunDir, RunError
-from sensloc.stages import ray_data
+from sensloc.stages import ray_data, units
 from sensloc.stages.fit import fitted_methods
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ def evaluate(run: RunDir) -> None:
         ray_data.write(predictions, run, "predictions")
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
-        run.write("corloc/corloc.parquet", parquet(table, ray_data.stamp(run)))
+        run.write("corloc/corloc.parquet", units.parquet(table, ray_data.stamp(run)))
         errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
         run.write("table.md", markdown(table, config, errors))
         facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
@@ -45,29 +44,63 @@ def evaluate(run: RunDir) -> None:
 
 
 def predict(
-    rows: pa.Table, methods: Mapping[str, Method], threshold: float, stamp: dict[str, str]
+    rows: pa.Table,
+    methods: Mapping[str, Method],
+    threshold: float,
+    stamp: dict[str, str],
+    reads: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> pa.Table:
-    """Rows of the sensitivity table -> one row per test image and method."""
+    """Rows of the sensitivity table -> one row per test image and method.
+
+    Args:
+        rows: without an error, or with one, which is then each method's.
+        methods: by name.
+        threshold: of IoU.
+        stamp: metadata of the schema.
+        reads: the columns in which a method needs a value; without one its row has an error.
+    """
     test = rows.filter(pc.equal(rows["split"], "test"))
-    good = test.filter(pc.is_null(test["error"]))
-    bad = test.filter(pc.is_valid(test["error"])).select(
-        ["image_id", "wnid", "class_name", "split", "source", "error"]
-    )
-    truth = learned.truth(good)
     made = [tables.PREDICTIONS.empty_table()]
     for name, method in methods.items():
-        made.append(_judged(good, truth, name, method, threshold))
-        failed = [row | {"method": name} for row in bad.to_pylist()]
-        made.append(pa.Table.from_pylist(failed, tables.PREDICTIONS))
+        good = np.asarray(pc.is_null(test["error"]))
+        for column in reads.get(name, ()):
+            good &= np.asarray(pc.is_valid(test[column]))
+        made.append(_judged(test.filter(pa.array(good)), name, method, threshold))
+        made.append(_failed(test.filter(pa.array(~good)), name, reads.get(name, ())))
     return pa.concat_tables(made).replace_schema_metadata(stamp)
 
 
-def _judged(
-    rows: pa.Table, truth: Sequence[Boxes], name: str, method: Method, threshold: float
-) -> pa.Table:
+def _failed(rows: pa.Table, name: str, reads: Sequence[str]) -> pa.Table:
+    """Error rows: the image's own error, or what the method lacked."""
+    made = []
+    for row in rows.to_pylist():
+        reasons = dict(row.get("failures") or [])
+        lacked = next((c for c in reads if row[c] is None), None)
+        error = row["error"] or reasons.get(lacked) or f"no {lacked}"
+        made.append({**_attributes(row), "method": name, "error": error})
+    return pa.Table.from_pylist(made, tables.PREDICTIONS)
+
+
+def _attributes(row: dict[str, Any]) -> dict[str, Any]:
+    """What is true of an image, whatever the method."""
+    kept = {k: row[k] for k in ("image_id", "wnid", "class_name", "split", "source")}
+    if row["error"] is not None:
+        return kept
+    boxes = np.array(row["boxes"])
+    recognised = row["class_index"] == row["predicted_index"]
+    return kept | {
+        "n_boxes": len(boxes),
+        "area": float(area(largest(boxes))),
+        "recognised": recognised,
+    }
+
+
+def _judged(rows: pa.Table, name: str, method: Method, threshold: float) -> pa.Table:
     """One method's predictions for rows without errors."""
     if len(rows) == 0:
         return tables.PREDICTIONS.empty_table()
+    truth = learned.truth(rows)
+    biggest = np.array([largest(boxes) for boxes in truth])
     boxes = np.asarray(method.predict(rows), np.float64)
     best = corloc.best_iou(boxes, truth)
     columns = {
@@ -75,8 +108,9 @@ def _judged(
         "method": pa.array([name] * len(rows)),
         "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
         "iou": best.astype(np.float32),
-        "iou_largest": corloc.best_iou(boxes, [largest(b)[None] for b in truth]).astype(np.float32),
+        "iou_largest": iou(boxes, biggest).astype(np.float32),
         "n_boxes": pc.list_value_length(rows["boxes"]),
+        "area": area(biggest).astype(np.float32),
         "correct": best >= threshold,
         "recognised": pc.equal(rows["class_index"], rows["predicted_index"]),
     }
@@ -140,10 +174,3 @@ def corloc_table(counts: pa.Table, methods: list[str], config: Evaluate) -> pa.T
 
 def _interval(interval: corloc.Interval) -> dict[str, float]:
     return {"corloc": interval.value, "ci_low": interval.low, "ci_high": interval.high}
-
-
-def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
-    """A table as the bytes of a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(stamp), buffer, compression="zstd")
-    return buffer.getvalue()

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -17,7 +18,38 @@ from sensloc.stages.ray_data import over_files
 
 log = logging.getLogger(__name__)
 
-MAPS_AND_BOXES = ["map", "boxes"]
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear map, what was tried on validation, and the sums behind it.
+
+    Attributes:
+        linear: of the chosen ridge.
+        factors: of the box's size.
+        sums: over the train images.
+        n_validation: images.
+        by_ridge: [ridges] validation images right.
+        by_size: [sizes ** 2] the same under each pair of factors.
+    """
+
+    linear: LinearMap
+    factors: tuple[float, float]
+    sums: NormalEquations
+    n_validation: int
+    by_ridge: Any
+    by_size: Any
+
+    def facts(self) -> dict[str, Any]:
+        """For the run's JSON: what was chosen, and by what."""
+        return {
+            "n_train": self.sums.n,
+            "n_validation": self.n_validation,
+            "ridge": self.linear.ridge,
+            "condition_number": self.linear.condition_number_,
+            "validation_correct": int(self.by_ridge.max()),
+            "factors": self.factors,
+            "validation_correct_calibrated": int(self.by_size.max()),
+        }
 
 
 def fit(run: RunDir) -> None:
@@ -28,36 +60,19 @@ def fit(run: RunDir) -> None:
     """
     run.require("sensitivity")
     config = run.config
-    ridges, sizes = config.fit.ridges, config.fit.size_factors
-    over = partial(over_files, run, "sensitivity")
     with run.stage("fit", "linear_map.npz", "linear_map.json", "fit.json") as facts:
-        nothing = NormalEquations.zeros(config.sensitivity.grid**2, 4)
-        parts = over(MAPS_AND_BOXES, _sums, config.fit.normalise, split="train")
-        sums = reduce(NormalEquations.merge, parts, nothing)
-        n_validation = sum(over(["image_id"], len, split="validation"))
-        if not (sums.n and n_validation):
-            raise RunError(
-                f"{run.at('sensitivity')}: {sums.n} train and {n_validation} validation images "
-                "without an error: the fit needs some of both"
-            )
-        path = sums.path(ridges)
-        by_ridge = _validate(run, over, partial(learned.ridge_candidates, path))
-        linear = path[learned.choose_ridge(ridges, by_ridge)]
-        by_size = _validate(run, over, partial(learned.size_candidates, linear, sizes))
-        boxes = [box for part in over(["boxes"], learned.truth, split="train") for box in part]
+        fitted = fit_linear(run, "sensitivity", ("map",))
+        sums = fitted.sums
+        over = over_files(run, "sensitivity", ["boxes"], learned.truth, split="train")
+        boxes = [box for part in over for box in part]
         ridge_path = [
             {"ridge": ridge, "validation_correct": int(correct)}
-            for ridge, correct in zip(ridges, by_ridge, strict=True)
+            for ridge, correct in zip(config.fit.ridges, fitted.by_ridge, strict=True)
         ]
-        linear.save(run.at("linear_map"), config_hash=config.fingerprint, ridge_path=ridge_path)
-        facts |= {
-            "n_train": sums.n,
-            "n_validation": n_validation,
-            "ridge": linear.ridge,
-            "condition_number": linear.condition_number_,
-            "validation_correct": int(by_ridge.max()),
-            "factors": learned.choose_factors(sizes, by_size),
-            "validation_correct_calibrated": int(by_size.max()),
+        fitted.linear.save(
+            run.at("linear_map"), config_hash=config.fingerprint, ridge_path=ridge_path
+        )
+        facts |= fitted.facts() | {
             "constant_mean": constant.centre_mean(sums.y / sums.n).box,
             "constant_tuned": constant.tuned(boxes, config.evaluate.iou).box,
         }
@@ -65,23 +80,56 @@ def fit(run: RunDir) -> None:
     log.info("fit: ridge %(ridge)g, size factors %(factors)s, n = %(n_train)d", facts)
 
 
-def _sums(rows: pa.Table, normalise: learned.Normalise) -> NormalEquations:
-    return NormalEquations.from_batch(learned.features(rows, normalise), learned.targets(rows))
+def fit_linear(run: RunDir, stage: str, columns: Sequence[str]) -> Fitted:
+    """Learn a linear map from some columns of a stage's train rows; choose it on validation.
+
+    Raises:
+        RunError: there is nothing to learn from, or nothing to choose by.
+    """
+    config = run.config.fit
+    threshold = run.config.evaluate.iou
+    read = [*columns, "boxes"]
+
+    def over(split: str, function: Callable[..., Any], *args: Any) -> Any:
+        see = (columns, config.normalise)
+        return over_files(run, stage, read, function, *see, *args, split=split)
+
+    sums: NormalEquations = reduce(NormalEquations.merge, over("train", _sums))
+    n_validation = sum(over("validation", _count, None, threshold))
+    if not (sums.n and n_validation):
+        raise RunError(
+            f"{run.at(stage)}: {sums.n} train and {n_validation} validation images without an "
+            "error: the fit needs some of both"
+        )
+    path = sums.path(config.ridges)
+    by_ridge = sum(over("validation", _count, partial(learned.ridge_candidates, path), threshold))
+    linear = path[learned.choose_ridge(config.ridges, by_ridge)]
+    sizes = partial(learned.size_candidates, linear, config.size_factors)
+    by_size = sum(over("validation", _count, sizes, threshold))
+    factors = learned.choose_factors(config.size_factors, by_size)
+    return Fitted(linear, factors, sums, n_validation, by_ridge, by_size)
 
 
-def _validate(run: RunDir, over: Callable[..., Any], candidates: Callable[..., Boxes]) -> Any:
-    """How many validation images each of the candidates gets right: int64 [candidates]."""
-    normalise, threshold = run.config.fit.normalise, run.config.evaluate.iou
-    return sum(over(MAPS_AND_BOXES, _count, candidates, normalise, threshold, split="validation"))
+def _sums(rows: pa.Table, columns: Sequence[str], normalise: learned.Normalise) -> NormalEquations:
+    rows = learned.complete(rows, columns)
+    return NormalEquations.from_batch(
+        learned.features(rows, normalise, columns), learned.targets(rows)
+    )
 
 
 def _count(
     rows: pa.Table,
-    candidates: Callable[..., Boxes],
+    columns: Sequence[str],
     normalise: learned.Normalise,
+    candidates: Callable[..., Boxes] | None,
     threshold: float,
 ) -> Any:
-    return corloc.count_correct(candidates(rows, normalise), learned.truth(rows), threshold)
+    """How many images each of the candidates gets right, int64 [candidates]; without: how many."""
+    rows = learned.complete(rows, columns)
+    if candidates is None:
+        return len(rows)
+    inputs = learned.features(rows, normalise, columns)
+    return corloc.count_correct(candidates(inputs), learned.truth(rows), threshold)
 
 
 def fitted_methods(run: RunDir) -> dict[str, Method]:
@@ -93,8 +141,6 @@ def fitted_methods(run: RunDir) -> dict[str, Method]:
     return {
         "constant_mean": constant.ConstantBox(tuple(facts["constant_mean"])),
         "constant_tuned": constant.ConstantBox(tuple(facts["constant_tuned"])),
-        "sensitivity": learned.SensitivityBox(linear, normalise),
-        "sensitivity_calibrated": learned.SensitivityBox(
-            linear, normalise, tuple(facts["factors"])
-        ),
+        "sensitivity": learned.LinearBox(linear, normalise),
+        "sensitivity_calibrated": learned.LinearBox(linear, normalise, tuple(facts["factors"])),
     }

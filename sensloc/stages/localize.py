@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 
 from sensloc.report import summary
-from sensloc.run import STAGES, RunDir
+from sensloc.run import RunDir
 from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.figure import figure
@@ -21,14 +21,14 @@ FUNCTIONS: dict[str, Callable[[RunDir], None]] = {
     function.__name__: function
     for function in (manifest, classifier, sensitivity, fit, evaluate, figure)
 }
-"""Of the stages, by name; ``sensloc.run.STAGES`` has their order."""
+"""Of the stages, by name, in their order."""
 
 
 def localize(run: RunDir) -> str:
     """Run every stage that is not complete yet, in order; say what came out."""
-    for name in STAGES:
+    for name, function in FUNCTIONS.items():
         if not run.finished(name):
             log.info("%s: %s begins", run.config.name, name)
-            FUNCTIONS[name](run)
+            function(run)
     corloc = pq.read_table(io.BytesIO(run.read("corloc/corloc.parquet")))
     return summary(corloc, run.config, run.facts(), run.url)

@@ -40,6 +40,15 @@ def connect(**options: Any) -> None:
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
 
 
+def room(cpus: float, gpus: float = 0.0, spare: float = 0.0) -> int:
+    """How many actors the cluster has room for now, beside ``spare`` CPUs; 1 at least."""
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = (have.get("CPU", 0) - spare) / cpus
+    if gpus:
+        fits = min(fits, have.get("GPU", 0) / gpus)
+    return max(1, int(fits))
+
+
 def read(run: RunDir, stage: str) -> Dataset:
     """The table of a stage, lazily: a block per file."""
     files = run.files(stage)
@@ -74,7 +83,7 @@ def stamp(run: RunDir) -> dict[str, str]:
 def load(
     run: RunDir,
     files: list[str],
-    columns: list[str],
+    columns: list[str] | None,
     split: str | None = None,
     errors: bool = False,
     where: pc.Expression | None = None,
@@ -84,7 +93,7 @@ def load(
     Args:
         run: where they are.
         files: as ``RunDir.files`` gives them.
-        columns: to read.
+        columns: to read; None: all.
         split: keep this set only; None keeps all.
         errors: keep the rows that have one.
         where: keep the rows for which this holds.

@@ -15,10 +15,10 @@ from torch import nn
 
 from sensloc import tables
 from sensloc.classifiers import load_network, prepare
-from sensloc.config import Resources, SceneNet
-from sensloc.images import ImageError, fetch
+from sensloc.config import SceneNet
+from sensloc.images import ImageError
 from sensloc.methods.learned import column
-from sensloc.pixels import decode
+from sensloc.pixels import read
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import PREDICTED, MapMaker
 from sensloc.splits import NAMES, keys
@@ -38,6 +38,10 @@ def sensitivity(run: RunDir) -> None:
     # an actor that cannot start is tried again and again: a task says why, once
     check = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
     ray.get(check.remote(run))
+    # those that there is room for now, beside two tasks; autoscaling may add more
+    at_once = ray_data.room(
+        resources.cpus_per_actor, resources.gpus_per_actor, 2 * resources.cpus_per_task
+    )
     with run.stage("sensitivity", "sensitivity") as facts:
         rows = (
             ray_data.read(run, "manifest")
@@ -57,7 +61,9 @@ def sensitivity(run: RunDir) -> None:
                 batch_format="pyarrow",
                 batch_size=config.sensitivity.batch_size,
                 compute=ActorPoolStrategy(
-                    min_size=1, max_size=resources.actors, initial_size=_actors_at_once(resources)
+                    min_size=1,
+                    max_size=resources.actors,
+                    initial_size=min(at_once, resources.actors),
                 ),
                 num_cpus=resources.cpus_per_actor,
                 num_gpus=resources.gpus_per_actor,
@@ -68,28 +74,18 @@ def sensitivity(run: RunDir) -> None:
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
-def _actors_at_once(resources: Resources) -> int:
-    """How many actors the cluster has room for now, beside two tasks; autoscaling may add more."""
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = (have.get("CPU", 0) - 2 * resources.cpus_per_task) / resources.cpus_per_actor
-    if resources.gpus_per_actor:
-        room = min(room, have.get("GPU", 0) / resources.gpus_per_actor)
-    return max(1, min(resources.actors, int(room)))
-
-
 def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
     """Add ``pixels``, uint8 [S * S * 3] per row (zeros where there is an error)."""
     errors = rows["error"].to_pylist()
     wanted = [i for i, error in enumerate(errors) if error is None]
     uris = rows["uri"].to_pylist()
     pixels = np.zeros((len(rows), size, size, 3), np.uint8)
-    for i, data in zip(wanted, fetch([uris[i] for i in wanted], connections), strict=True):
-        try:
-            if isinstance(data, ImageError):
-                raise data
-            pixels[i] = decode(data, size)
-        except ImageError as error:
-            errors[i] = f"{uris[i]}: {error}"
+    found = read([uris[i] for i in wanted], size, connections)
+    for i, one in zip(wanted, found, strict=True):
+        if isinstance(one, ImageError):
+            errors[i] = str(one)
+        else:
+            pixels[i] = one
     column = tables.fixed(pixels.reshape(len(rows), -1), pa.uint8())
     where = rows.schema.get_field_index("error")
     return rows.set_column(where, "error", pa.array(errors, pa.string())).append_column(

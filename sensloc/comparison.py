@@ -1,0 +1,338 @@
+"""What people read of a comparison: its table, its Markdown page, its plots."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc import plots, protocol
+from sensloc.config import Config
+from sensloc.methods import catalogue
+from sensloc.report import PAPER, aligned, grid
+from sensloc.report import protocol as sentence
+
+REFERENCE = "sensitivity"
+CURVE = np.linspace(0, 1, 101)
+
+TABLE = pa.schema(
+    [
+        *protocol.ACCURACY,
+        ("title", pa.string()),
+        ("n_train", pa.int64()),  # boxed images that it learned from; null: none
+        ("reference", pa.string()),  # what it is compared with, on the same images
+        ("difference", pa.float64()),  # percentage points, method - reference
+        ("difference_low", pa.float64()),  # 2.5 % of the paired bootstrap
+        ("difference_high", pa.float64()),
+        ("verdict", pa.string()),  # better, worse, not separable
+        ("max_box_acc_v2", pa.float64()),  # of heat maps: best thresholds on these images
+        ("ms_per_image", pa.float64()),  # file to box, one process; null: reads the truth
+        ("paper", pa.float64()),  # Ebrahimpour & Noelle, Table 1: their images, their protocol
+    ]
+)
+"""One row per method."""
+
+SHOWN = (
+    *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
+    *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),
+)
+"""The curves of the plots: as many as can be told apart."""
+
+
+def table(
+    judged: protocol.Judged,
+    chosen: Mapping[str, Mapping[str, Any]],
+    max_box_acc: Mapping[str, float],
+    ms: Mapping[str, float],
+    config: Config,
+) -> pa.Table:
+    """One row of ``TABLE`` per method.
+
+    Args:
+        judged: the test images.
+        chosen: what was learned, per method; ``n_train`` is read.
+        max_box_acc: MaxBoxAccV2 in percent, of some.
+        ms: per image, of all.
+        config: of the run.
+    """
+    evaluate = config.evaluate
+    reference = REFERENCE if REFERENCE in judged.methods else judged.methods[0]
+    draws = (evaluate.bootstrap, evaluate.seed)
+    accuracy = protocol.accuracy(judged, *draws, evaluate.iou).to_pylist()
+    compared = {
+        row["method"]: row
+        for row in protocol.differences(judged, reference, *draws, evaluate.iou).to_pylist()
+    }
+    rows = []
+    for row in accuracy:
+        name = row["method"]
+        other = compared.get(name, {})
+        truth = catalogue.base(name) in catalogue.READS_TRUTH
+        rows.append(
+            row
+            | {
+                "title": catalogue.title(name),
+                "n_train": chosen[name].get("n_train"),
+                "reference": reference if other else None,
+                "difference": other.get("difference"),
+                "difference_low": other.get("low"),
+                "difference_high": other.get("high"),
+                "verdict": other.get("verdict"),
+                "max_box_acc_v2": max_box_acc.get(name),
+                "ms_per_image": None if truth else ms[name],
+                "paper": PAPER.get(name),
+            }
+        )
+    return pa.Table.from_pylist(rows, TABLE)
+
+
+# --------------------------------------------------------------------------- cells
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _interval(row: Mapping[str, Any], value: str, low: str, high: str, sign: str = "") -> str:
+    if row[value] is None:
+        return ""
+    return f"{row[value]:{sign}.1f} [{row[low]:{sign}.1f}, {row[high]:{sign}.1f}]"
+
+
+MAIN = (
+    *("method", "CorLoc %", "class mean %", "against sensitivity", "verdict"),
+    *("train images", "ms/image", "paper"),
+)
+
+
+def _main(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            row["title"],
+            _interval(row, "corloc", "ci_low", "ci_high"),
+            _interval(row, "class_mean", "class_mean_low", "class_mean_high"),
+            _interval(row, "difference", "difference_low", "difference_high", "+"),
+            row["verdict"] or "",
+            _number(row["n_train"], 0),
+            _number(row["ms_per_image"], 1 if (row["ms_per_image"] or 0) >= 1 else 2),
+            _number(row["paper"], 2),
+        ]
+        for row in rows
+    ]
+
+
+def text(made: pa.Table) -> str:
+    """The main table for a terminal."""
+    return aligned([MAIN, *_main(made.to_pylist())])
+
+
+PROTOCOL = {
+    "IoU 0.3": "corloc_30",
+    "0.5": "corloc",
+    "0.7": "corloc_70",
+    "mean of these": "corloc_mean",
+    "largest box": "largest",
+    "single-box images": "single",
+    "Top-1": "top1",
+    "MaxBoxAccV2": "max_box_acc_v2",
+    "errors": "n_errors",
+}
+
+
+def markdown(
+    made: pa.Table,
+    groups: pa.Table,
+    labels: pa.Table,
+    unseen: pa.Table,
+    recall: Mapping[str, float],
+    config: Config,
+) -> str:
+    """``compare/table.md``: the table, the protocol's columns, the breakdowns."""
+    rows = made.to_pylist()
+    plain = [row for row in rows if _plain(row["method"])]
+    n = rows[0]["n_images"]
+    single = rows[0]["n_single"]
+    protocol_rows = [
+        [row["title"], *(_number(row[c], 0 if c == "n_errors" else 1) for c in PROTOCOL.values())]
+        for row in plain
+    ]
+    sections = [
+        f"# {config.name}: every method on the same {n:,} test images",
+        grid([MAIN, *_main(rows)]),
+        f"{sentence(config)} Differences are paired over the images, in percentage points. "
+        "*train images*: boxed images that the method learned from; thresholds, ridges, weights "
+        "and size factors are chosen on validation. *ms/image*: from the file to the box, one "
+        f"process with one thread, medians of {config.compare.speed_rounds} interleaved rounds. "
+        "*paper*: Ebrahimpour & Noelle, Table 1, their images and protocol. The class is known to "
+        "the class's mean box and to co-localization whatever the maps are of. Ceilings read the "
+        "test image's own box.",
+        "## The same under other protocols",
+        grid([["method", *PROTOCOL], *protocol_rows]),
+        f"CorLoc in percent. {single:,} images have a single box. *Top-1*: the box is right and "
+        "the classifier too. *MaxBoxAccV2* (Choe et al. 2020) is of the heat map, with the best "
+        "thresholds on these very images, all regions allowed. *errors*: images without a box, "
+        "counted as wrong.",
+        "## By the size of the largest object",
+        _pivot(plain, groups, "area", protocol.AREA_GROUPS),
+        "## By what the classifier says, and by source",
+        _pivot(plain, groups, "recognised", ("recognised", "not recognised")),
+        _pivot(plain, groups, "source", sorted(set(_of(groups, "source")["group"].to_pylist()))),
+        "## Label efficiency",
+        _labels(labels),
+        "At most so many boxed images per class to learn from, and as many again to choose the "
+        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+        "## Unseen classes",
+        _unseen(unseen),
+        "Learned on one half of the classes and tested on the same half (seen) or on the other "
+        "(unseen), both ways.",
+    ]
+    if recall:
+        sections += [
+            "## Recall of the objectness measure's proposals",
+            ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
+            + " proposals (IoU >= 0.5).",
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _plain(name: str) -> bool:
+    """Does the method stand in the smaller tables? Of the calibrated, only the method itself."""
+    return name in (catalogue.base(name), REFERENCE + catalogue.CALIBRATED)
+
+
+def _of(groups: pa.Table, by: str) -> pa.Table:
+    return groups.filter(pc.equal(groups["by"], by))
+
+
+def _pivot(
+    rows: Sequence[Mapping[str, Any]], groups: pa.Table, by: str, names: Sequence[str]
+) -> str:
+    cells = {(row["method"], row["group"]): row for row in _of(groups, by).to_pylist()}
+    some = rows[0]["method"]
+    counts = [cells[some, name]["n_images"] if (some, name) in cells else 0 for name in names]
+    header = ["method", *(f"{name} ({n:,})" for name, n in zip(names, counts, strict=True))]
+    body = [
+        [
+            row["title"],
+            *(
+                _number(cells.get((row["method"], name), {"corloc": None})["corloc"])
+                for name in names
+            ),
+        ]
+        for row in rows
+    ]
+    return grid([header, *body])
+
+
+def _spans(labels: pa.Table) -> dict[str, dict[int | None, tuple[float, float, float]]]:
+    """Method -> images per class -> mean, lowest and highest CorLoc over the draws."""
+    drawn: dict[str, dict[int | None, list[float]]] = {}
+    for row in labels.to_pylist():
+        drawn.setdefault(row["method"], {}).setdefault(row["per_class"], []).append(row["corloc"])
+    return {
+        method: {k: (sum(v) / len(v), min(v), max(v)) for k, v in by_count.items()}
+        for method, by_count in drawn.items()
+    }
+
+
+def _labels(labels: pa.Table) -> str:
+    spans = _spans(labels)
+    counts = list(next(iter(spans.values())))
+    header = ["method", *(f"{k:,}" if k else "all" for k in counts)]
+    body = [
+        [
+            catalogue.title(method),
+            *(f"{middle:.1f} [{low:.1f}, {high:.1f}]" for middle, low, high in by_count.values()),
+        ]
+        for method, by_count in spans.items()
+    ]
+    return grid([header, *body])
+
+
+def _unseen(unseen: pa.Table) -> str:
+    body = [
+        [
+            catalogue.title(row["method"]),
+            _number(row["seen"]),
+            _number(row["unseen"]),
+            _interval(row, "difference", "low", "high", "+"),
+            row["verdict"],
+        ]
+        for row in unseen.to_pylist()
+    ]
+    return grid([["method", "seen %", "unseen %", "unseen - seen", "verdict"], *body])
+
+
+# --------------------------------------------------------------------------- plots
+
+
+def plotted(
+    judged: protocol.Judged, made: pa.Table, groups: pa.Table, labels: pa.Table
+) -> dict[str, bytes]:
+    """Name -> PNG."""
+    rows = {row["method"]: row for row in made.to_pylist()}
+    shown = [name for name in SHOWN if name in rows] or list(rows)[:8]
+    title = {name: catalogue.title(name) for name in rows}
+    curves = protocol.iou_curve(judged, CURVE.tolist())
+    return {
+        "iou_curves": plots.iou_curves(
+            CURVE.tolist(), {title[name]: curves[judged.methods.index(name)] for name in shown}
+        ),
+        "classes": _class_plot(groups, [n for n in shown if n not in catalogue.READS_TRUTH], title),
+        "sizes": _size_plot(groups, shown, title),
+        "label_efficiency": _label_plot(labels, rows, title),
+        "speed": plots.speed_plane(
+            [
+                (title[name], row["ms_per_image"], row["corloc"], row["ci_low"], row["ci_high"])
+                for name, row in rows.items()
+                if row["ms_per_image"]
+                and catalogue.base(name) == name
+                and not title[name].startswith(("control", "floor"))
+            ]
+        ),
+    }
+
+
+def _class_plot(groups: pa.Table, shown: Sequence[str], title: Mapping[str, str]) -> bytes:
+    cells: dict[str, dict[str, float]] = {}
+    names: dict[str, str] = {}
+    for row in _of(groups, "class").to_pylist():
+        cells.setdefault(row["method"], {})[row["group"]] = row["corloc"]
+        names[row["group"]] = row["class_name"] or row["group"]
+    few = [n for n in ("sensitivity", "constant_tuned", "cam_threshold") if n in shown] or shown[:3]
+    values = {title[method]: [cells[method][wnid] for wnid in names] for method in few}
+    return plots.class_bars(list(names.values()), values)
+
+
+def _size_plot(groups: pa.Table, shown: Sequence[str], title: Mapping[str, str]) -> bytes:
+    cells = {(row["method"], row["group"]): row for row in _of(groups, "area").to_pylist()}
+    present = [name for name in protocol.AREA_GROUPS if (shown[0], name) in cells]
+    spans = {
+        title[method]: [
+            tuple(cells[method, name][k] for k in ("corloc", "ci_low", "ci_high"))
+            for name in present
+        ]
+        for method in shown
+    }
+    counts = [cells[shown[0], name]["n_images"] for name in present]
+    return plots.size_breakdown(present, counts, spans)
+
+
+def _label_plot(
+    labels: pa.Table, rows: Mapping[str, Mapping[str, Any]], title: Mapping[str, str]
+) -> bytes:
+    spans = _spans(labels)
+    sizes: dict[int | None, list[int]] = {}
+    for row in labels.to_pylist():
+        sizes.setdefault(row["per_class"], []).append(row["n_train"])
+    curves = {
+        catalogue.title(method): list(by_count.values()) for method, by_count in spans.items()
+    }
+    lines = {
+        title[name]: rows[name]["corloc"]
+        for name in ("cam_threshold", "objectness")
+        if name in rows
+    }
+    return plots.label_efficiency([round(mean(n)) for n in sizes.values()], curves, lines)
