@@ -132,12 +132,12 @@ class Activations:
     """What one pass of n images gives.
 
     Attributes:
-        cam: [n, h, w], see ``class_activation``.
+        cam: [n, h, w], see ``class_activation``; None where the network has none.
         grad_cam: [n, h', w'], see ``gradient_activation``.
         features: [n, C, h, w], the last ones before they are pooled.
     """
 
-    cam: Tensor
+    cam: Tensor | None
     grad_cam: Tensor
     features: Tensor
 
@@ -148,28 +148,31 @@ class ActivationMaker:
 
     Attributes:
         network: as ``sensloc.classifiers.prepare`` returns it.
-        last: the module whose output is pooled, then fed to ``linear``.
-        linear: the last linear layer.
+        last: the module whose output are the last features.
+        linear: the last linear layer, if it reads their mean or maximum over places: CAM's.
         layer: the module whose output Grad-CAM reads.
     """
 
     network: nn.Module
     last: str
-    linear: str
+    linear: str | None
     layer: str
 
     @classmethod
-    def of(cls, network: nn.Module, probe: Tensor, layer: str | None = None) -> "ActivationMaker":
+    def of(
+        cls, network: nn.Module, probe: Tensor, layer: str | None = None, cam: bool = True
+    ) -> "ActivationMaker":
         """Find the layers by running the network once.
 
         Args:
             network: as ``sensloc.classifiers.prepare`` returns it.
             probe: [n, 3, S, S], any image.
             layer: for Grad-CAM, a module without modules of its own; None: the last features.
+            cam: is CAM wanted?
 
         Raises:
-            ClassifierError: it does not end in features, their mean or maximum over places and
-                one linear layer, or it has no such layer.
+            ClassifierError: it has no such layer; or CAM is wanted, and it does not end in
+                features, their mean or maximum over places and one linear layer.
         """
         calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
 
@@ -185,27 +188,28 @@ class ActivationMaker:
                 if not list(module.children()):
                     hooks.callback(module.register_forward_hook(note(name)).remove)
             network(probe)
-        heads = [call for call in calls if isinstance(call[1], nn.Linear)]
-        if not heads:
-            raise ClassifierError("CAM needs a network that ends in a linear layer")
-        linear, _, pooled, _ = heads[-1]
         maps: dict[str, Tensor] = {}  # in the order of each one's last call
         for name, _, _, out in calls:
             maps.pop(name, None)
             if out.ndim == 4 and out[0, 0].numel() > 1:
                 maps[name] = out
+        if not maps:
+            raise ClassifierError("Grad-CAM needs a network with a layer that has places")
+        heads = [(name, x) for name, module, x, _ in calls if isinstance(module, nn.Linear)]
+        linear, pooled = heads[-1] if heads else (None, probe)
         last = [name for name, out in maps.items() if _pools_to(out, pooled)]
-        if not last:
+        if cam and not last:
             raise ClassifierError(
-                f"CAM needs a network whose last linear layer reads the mean or maximum of its "
-                f"last features over all places; {linear} reads something else"
+                "CAM needs a network whose last linear layer reads the mean or maximum of its last "
+                f"features over all places; {linear or 'this one'} reads something else"
             )
         if layer is not None and layer not in maps:
             raise ClassifierError(
                 f"compare.gradcam_layer: no layer {layer!r} with places; the last ones are "
                 f"{', '.join(list(maps)[-8:])}"
             )
-        return cls(network, last[-1], linear, layer or last[-1])
+        features = [*maps, *last][-1]
+        return cls(network, features, linear if last else None, layer or features)
 
     def __call__(self, x: Tensor, labels: Tensor) -> Activations:
         """One pass: normalised pixels [n, 3, S, S] and class indices [n] >= 0."""
@@ -225,10 +229,15 @@ class ActivationMaker:
             logits = self.network(x.detach()).float()
             score = logits.gather(1, labels[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, kept["layer"])
-        weights: Any = self.network.get_submodule(self.linear).weight
         features, layer = kept["last"].detach().float(), kept["layer"].detach().float()
         return Activations(
-            cam=class_activation(features, weights[labels].float()),
+            cam=self._cam(features, labels),
             grad_cam=gradient_activation(layer, gradient.float()),
             features=features,
         )
+
+    def _cam(self, features: Tensor, labels: Tensor) -> Tensor | None:
+        if self.linear is None:
+            return None
+        weights: Any = self.network.get_submodule(self.linear).weight
+        return class_activation(features, weights[labels].float())

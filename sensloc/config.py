@@ -302,7 +302,7 @@ class Compare(Section):
     """How often each of them is drawn."""
     speed_images: Positive = 32
     """Test images that every method is timed on."""
-    speed_rounds: Positive = 5
+    speed_rounds: Positive = 3
     """Rounds, in each of which every method takes its turn; medians are reported."""
 
     @property

@@ -378,7 +378,7 @@ def test_what_cam_cannot_read_is_refused():
     ).double()
     refusals = [
         (hidden, None, "5 reads something else"),
-        (convolutions, None, "CAM needs a network that ends in a linear layer"),
+        (convolutions, None, "this one reads something else"),
         (vgg, None, "mean or maximum of its last features over all places; 4 reads something else"),
         (vgg[:4], None, "3 reads something else"),
         (convolutional(), "layer4", "no layer 'layer4' with places; the last ones are 0, 1, 2, 3$"),
@@ -444,3 +444,15 @@ def test_a_random_networks_maps_are_finite_and_not_zero(
     assert (maps.scale > 0).all()
     assert (maps.map.max(1) == 1).all()
     assert not np.array_equal(maps.map[0], maps.map[1])
+
+
+def test_a_vgg_has_grad_cam_and_features_but_no_cam():
+    vgg = torchvision.models.vgg11(num_classes=CLASSES).eval()
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maker = ActivationMaker.of(vgg, x[:1], "features.10", cam=False)
+    found = maker(x, torch.tensor([0, 1]))
+    assert found.cam is None
+    assert found.grad_cam.shape == (2, 8, 8)
+    assert found.features.shape == (2, 512, 7, 7)
+    with pytest.raises(ClassifierError, match=r"classifier\.6 reads something else"):
+        ActivationMaker.of(vgg, x[:1])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sensloc import protocol
 from sensloc.attribution import ActivationMaker, SmoothGrad
+from sensloc.classes import ClassifierError
 from sensloc.classifiers import load_network, prepare, randomised
 from sensloc.config import Compare
 from sensloc.least_squares import LinearMap
@@ -193,6 +194,14 @@ def test_another_comparison_is_refused_by_name(compared: RunDir, tmp_path: Path)
     run = copy_of(compared, tmp_path / "run", other)
     with pytest.raises(RunError, match=r"another comparison \(what differs: compare\.proposals\)"):
         compare(run)
+
+
+def test_what_a_network_cannot_do_is_said_once(small_run: RunDir, tmp_path: Path) -> None:
+    section = Compare(methods=("gradcam_threshold",), gradcam_layer="nowhere")
+    run = copy_of(small_run, tmp_path / "run", section)
+    with pytest.raises(ClassifierError, match=r"compare\.gradcam_layer: no layer 'nowhere'"):
+        compare(run)
+    assert not run.finished("compare")
 
 
 # --------------------------------------------------------------------------- laws

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 import torch
 
 from sensloc import tables
@@ -37,6 +38,9 @@ def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
     resources = run.config.resources
     columns = frozenset(catalogue.columns(run.config.compare.methods) - {"map"})
+    # an actor that cannot start is tried again and again: a task says why, once
+    check: Any = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
+    ray.get(check.remote(run, columns))
     others = permuted_maps(run, taken) if "map_permuted" in columns else (None, None)
     units.each(
         run,
@@ -51,14 +55,25 @@ def make_maps(run: RunDir, taken: Draw) -> None:
     )
 
 
+def _check(run: RunDir, columns: frozenset[str]) -> None:
+    """Make the networks and find the layers once, for what that may raise."""
+    Mapper(run, (None, None), columns, device="cpu")
+
+
 class Mapper:
     """The run's network and a random one: a file of proposals in, rows with more maps out."""
 
-    def __init__(self, run: RunDir, permuted: tuple[Any, Any], columns: frozenset[str]) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        permuted: tuple[Any, Any],
+        columns: frozenset[str],
+        device: str | None = None,
+    ) -> None:
         config = run.config
         self.run, self.columns = run, columns
         self.ids, self.others = permuted
-        self.device = "cuda" if config.resources.gpus_per_actor else "cpu"
+        self.device = device or ("cuda" if config.resources.gpus_per_actor else "cpu")
         torch.set_num_threads(1)
         self.network = prepare(load_network_of(run), config.classifier, self.device)
         smooth = SmoothGrad(
@@ -76,8 +91,12 @@ class Mapper:
             self.makers["map_random"] = self._maker(prepare(fresh, config.classifier, self.device))
         if columns & LAYERS:
             size = config.classifier.input_size
-            probe = torch.rand(1, 3, size, size, device=self.device)
-            self.layers = ActivationMaker.of(self.network, probe, config.compare.gradcam_layer)
+            probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(
+                self.device
+            )
+            self.layers = ActivationMaker.of(
+                self.network, probe, config.compare.gradcam_layer, "map_cam" in columns
+            )
 
     def only(self, column: str) -> "Mapper":
         """The same, which makes one column alone."""
@@ -158,7 +177,7 @@ class Mapper:
         found = self.layers(maker.normalise(maker.padded(pixels)), maker.padded(labels))
         made = {}
         for name, maps in (("map_cam", found.cam), ("map_gradcam", found.grad_cam)):
-            if name in self.columns:
+            if name in self.columns and maps is not None:
                 flat = maps[:n].flatten(1)
                 low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
                 stretched = (flat - low) / torch.where(high > low, high - low, 1)
@@ -204,7 +223,8 @@ class Mapper:
         size = self.run.config.classifier.input_size
         x = torch.zeros(1, 3, size, size, device=self.device)
         found = self.layers(x, torch.zeros(1, dtype=torch.int64, device=self.device))
-        return {"map_cam": found.cam[0].numel(), "map_gradcam": found.grad_cam[0].numel()}
+        cells = {"map_cam": found.cam, "map_gradcam": found.grad_cam}
+        return {name: maps[0].numel() for name, maps in cells.items() if maps is not None}
 
 
 def _finite(values: npt.NDArray[np.float16], good: Any) -> list[Any]:

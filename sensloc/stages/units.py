@@ -49,11 +49,12 @@ def each(
     if not todo:
         return
     log.info("%s: %d of %d units to do", stage, len(todo), len(units))
-    pool = min(ray_data.room(cpus, gpus), actors or len(todo), len(todo))
+    most = min(actors or len(todo), len(todo))
+    at_once = min(ray_data.room(cpus, gpus), most)  # autoscaling may add more
     results = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
         _Unit,  # type: ignore[arg-type]
         fn_constructor_args=(run, stage, make, ray.put(args)),
-        compute=ActorPoolStrategy(min_size=1, max_size=pool, initial_size=pool),
+        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_once),
         num_cpus=cpus,
         num_gpus=gpus,
     )
