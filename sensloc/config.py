@@ -1,14 +1,14 @@
 """One TOML file per named run, parsed to frozen values. An unknown key stops the run.
 
 Every section but two is part of the run's identity: ``Config.fingerprint`` is a hash of them,
-written into every table. ``[resources]`` says how fast, never what; ``[compare]`` has a
-fingerprint of its own.
+written into every table. ``[resources]`` says how fast, never what; ``[compare]`` is made of a
+run, and has an identity of its own.
 """
 
 import hashlib
 import os
 import tomllib
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -306,10 +306,9 @@ class Compare(Section):
     """Rounds, in each of which every method takes its turn; medians are reported."""
 
     @property
-    def fingerprint(self) -> str:
-        """16 hex digits: equal for two comparisons that must give equal results."""
-        identity = self.model_dump_json(exclude={"speed_images", "speed_rounds"})
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two comparisons to give equal results."""
+        return self.model_dump(mode="json", exclude={"speed_images", "speed_rounds"})
 
 
 class Resources(Section):

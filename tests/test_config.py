@@ -209,15 +209,15 @@ COMPARE = [
 SPEED = ["speed_images = 7", "speed_rounds = 7"]
 
 
-def test_a_comparison_has_a_fingerprint_of_its_own(tmp_path: Path):
+def test_a_comparison_has_an_identity_of_its_own(tmp_path: Path):
     """How often methods are timed is no part of it; it is no part of the run's."""
     assert [line.split()[0] for line in COMPARE + SPEED] == list(Compare.model_fields)
     plain = load(tmp_path, toml())
     configs = [load(tmp_path, toml(compare=line)) for line in COMPARE]
     timed = [load(tmp_path, toml(compare=line)) for line in SPEED]
     assert {config.fingerprint for config in configs + timed} == {plain.fingerprint}
-    assert len({config.compare.fingerprint for config in [plain, *configs]}) == len(configs) + 1
-    assert {config.compare.fingerprint for config in timed} == {plain.compare.fingerprint}
+    assert len({config.compare.identity for config in [plain, *configs]}) == len(configs) + 1
+    assert {config.compare.identity for config in timed} == {plain.compare.identity}
     assert all(config != plain for config in timed)
 
 

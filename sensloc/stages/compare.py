@@ -69,9 +69,7 @@ def _claim(run: RunDir) -> None:
     """Begin ``compare/``, or make sure that it was begun by this config on these maps."""
     stages = run.facts()["stages"]
     mine = {
-        "compare": run.config.compare.model_dump(
-            mode="json", exclude={"speed_images", "speed_rounds"}
-        ),
+        "compare": run.config.compare.identity,
         "maps made": stages["sensitivity"]["begun"],
         "linear map fitted": stages["fit"]["begun"],
         "sensloc": run.facts()["versions"]["sensloc"],

@@ -69,7 +69,8 @@ def _entries(run: RunDir, name: str) -> dict[str, Entry]:
         "proposal_random": proposal.RandomProposal(run.config.compare.seed),
         "proposal_best": proposal.BestProposal(),
     }
-    return {name: Entry(among[name], {"n_train": run.config.compare.objectness_images})}
+    n_train = min(run.config.compare.objectness_images, _main_facts(run)["n_train"])
+    return {name: Entry(among[name], {"n_train": n_train})}
 
 
 def _reads(name: str) -> tuple[str, ...]:
@@ -81,13 +82,17 @@ def _reads(name: str) -> tuple[str, ...]:
 
 def _main_run(run: RunDir, name: str) -> dict[str, Entry]:
     """What the main run has fitted, on all of its train images."""
-    facts = json.loads(run.read("fit.json"))
+    facts = _main_facts(run)
     told = ["n_train", "n_validation", "ridge", "factors"] if name == "sensitivity" else ["n_train"]
     return {
         full_name: Entry(method, {key: facts[key] for key in told})
         for full_name, method in fitted_methods(run).items()
         if catalogue.base(full_name) == name
     }
+
+
+def _main_facts(run: RunDir) -> dict[str, Any]:
+    return json.loads(run.read("fit.json"))  # type: ignore[no-any-return]
 
 
 def _linear(run: RunDir, name: str) -> dict[str, Entry]:

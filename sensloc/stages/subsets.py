@@ -133,9 +133,8 @@ def _ids(run: RunDir, split: str) -> dict[str, list[str]]:
 def learn(run: RunDir, subsets: Sequence[Subset]) -> list[Learned]:
     """One pass over the train rows for all sums, two over the validation rows to choose."""
     config = run.config
-    rows = [over_files(run, "sensitivity", COLUMNS, _sums, subsets, config, split="train")]
     sums = [NormalEquations.zeros(config.sensitivity.grid**2, 4)] * len(subsets)
-    for part in rows[0]:
+    for part in over_files(run, "sensitivity", COLUMNS, _sums, subsets, config, split="train"):
         sums = [total.merge(one) for total, one in zip(sums, part, strict=True)]
     paths = [one.path(config.fit.ridges) for one in sums]
 
