@@ -216,8 +216,9 @@ def test_a_comparison_has_an_identity_of_its_own(tmp_path: Path):
     configs = [load(tmp_path, toml(compare=line)) for line in COMPARE]
     timed = [load(tmp_path, toml(compare=line)) for line in SPEED]
     assert {config.fingerprint for config in configs + timed} == {plain.fingerprint}
-    assert len({config.compare.identity for config in [plain, *configs]}) == len(configs) + 1
-    assert {config.compare.identity for config in timed} == {plain.compare.identity}
+    identities = [config.compare.identity for config in [plain, *configs]]
+    assert all(identities.count(one) == 1 for one in identities)
+    assert all(config.compare.identity == plain.compare.identity for config in timed)
     assert all(config != plain for config in timed)
 
 
