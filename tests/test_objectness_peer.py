@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 import pytest
 
@@ -28,8 +29,6 @@ from sensloc.methods.objectness import (
     score_windows,
 )
 from sensloc.pixels import decode
-
-cv2 = pytest.importorskip("cv2")
 
 SIDE = 128
 AT = (10, 100, 1000)
