@@ -26,7 +26,8 @@ TABLE = pa.schema(
         ("difference", pa.float64()),  # percentage points, method - reference
         ("difference_low", pa.float64()),  # 2.5 % of the paired bootstrap
         ("difference_high", pa.float64()),
-        ("verdict", pa.string()),  # better, worse, not separable
+        ("p", pa.float64()),  # McNemar's exact test of this pair alone
+        ("verdict", pa.string()),  # better or worse where p < 0.05, else not separable
         ("max_box_acc_v2", pa.float64()),  # of heat maps: best thresholds on these images
         ("ms_per_image", pa.float64()),  # file to box, one process; null: reads the truth
         ("paper", pa.float64()),  # Ebrahimpour & Noelle, Table 1: their images, their protocol
@@ -79,6 +80,7 @@ def table(
                 "difference": other.get("difference"),
                 "difference_low": other.get("low"),
                 "difference_high": other.get("high"),
+                "p": other.get("p"),
                 "verdict": other.get("verdict"),
                 "max_box_acc_v2": max_box_acc.get(name),
                 "ms_per_image": None if truth else ms[name],
@@ -161,7 +163,8 @@ def markdown(
     sections = [
         f"# {config.name}: every method on the same {n:,} test images",
         grid([MAIN, *_main(rows)]),
-        f"{sentence(config)} Differences are paired over the images, in percentage points. "
+        f"{sentence(config)} Differences are paired over the images, in percentage points; "
+        "*better* and *worse*: p < 0.05 in McNemar's exact test. "
         "*train images*: boxed images that the method learned from; thresholds, ridges, weights "
         "and size factors are chosen on validation. *ms/image*: from the file to the box, one "
         f"process with one thread, medians of {config.compare.speed_rounds} interleaved rounds. "
@@ -183,11 +186,14 @@ def markdown(
         _labels(labels),
         "At most so many boxed images per class to learn from, and as many again to choose the "
         "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
-        "## Unseen classes",
-        _unseen(unseen),
-        "Learned on one half of the classes and tested on the same half (seen) or on the other "
-        "(unseen), both ways.",
     ]
+    if len(unseen):
+        sections += [
+            "## Unseen classes",
+            _unseen(unseen),
+            "Learned on one half of the classes and tested on the same half (seen) or on the other "
+            "(unseen), both ways.",
+        ]
     if recall:
         sections += [
             "## Recall of the objectness measure's proposals",

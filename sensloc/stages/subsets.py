@@ -45,6 +45,7 @@ UNSEEN = pa.schema(
         ("difference", pa.float64()),  # unseen - seen, percentage points, with its interval
         ("low", pa.float64()),
         ("high", pa.float64()),
+        ("p", pa.float64()),  # McNemar's exact test
         ("verdict", pa.string()),
     ]
 )
@@ -90,7 +91,10 @@ class Learned:
 
 
 def subsets_of(run: RunDir) -> tuple[list[tuple[int | None, int, Subset]], list[Subset]]:
-    """The subsets of the label-efficiency curve, (per class, draw, subset), and the two halves."""
+    """The subsets of the label-efficiency curve, (per class, draw, subset), and the two halves.
+
+    There are no halves of a single class.
+    """
     config = run.config.compare
     split_ids = {split: _ids(run, split) for split in ("train", "validation")}
     counts: list[tuple[int | None, int, Subset]] = []
@@ -113,7 +117,7 @@ def subsets_of(run: RunDir) -> tuple[list[tuple[int | None, int, Subset]], list[
         return Subset(config.seed, dict.fromkeys(split_ids, dict.fromkeys(some, ALL)))
 
     counts.append((None, 0, of(set(wnids) | set(split_ids["validation"]))))
-    return counts, [of(half), of(set(wnids) - half)]
+    return counts, [of(half), of(set(wnids) - half)] if len(wnids) > 1 else []
 
 
 def _ids(run: RunDir, split: str) -> dict[str, list[str]]:
@@ -223,13 +227,27 @@ def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
         for i, (k, draw, _) in enumerate(counts)
         for j, kind in enumerate(KINDS)
     ]
-    first = np.isin(wnid, list(halves[0].limits["train"]))
-    config, unseen = run.config.evaluate, []
-    for j, kind in enumerate(KINDS):
-        one, other = right[-2, j], right[-1, j]
+    unseen = _unseen(right[-2:], wnid, halves[0], run.config) if halves else []
+    return pa.Table.from_pylist(labels, LABELS), pa.Table.from_pylist(unseen, UNSEEN)
+
+
+def _unseen(
+    right: npt.NDArray[np.bool_], wnid: npt.NDArray[np.str_], half: Subset, config: Config
+) -> list[dict[str, Any]]:
+    """Rows of ``UNSEEN``.
+
+    Args:
+        right: [2, 3, n] images that the maps of the two halves get right, for each of KINDS.
+        wnid: [n] of the images.
+        half: the first one.
+        config: of the run.
+    """
+    first = np.isin(wnid, list(half.limits["train"]))
+    rows = []
+    for kind, (one, other) in zip(KINDS, right.swapaxes(0, 1), strict=True):
         own, strange = np.where(first, one, other), np.where(first, other, one)
-        gap = difference(strange, own, config.bootstrap, config.seed)
-        unseen.append(
+        gap = difference(strange, own, config.evaluate.bootstrap, config.evaluate.seed)
+        rows.append(
             {
                 "method": kind,
                 "n_images": len(own),
@@ -238,10 +256,11 @@ def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
                 "difference": gap.value,
                 "low": gap.low,
                 "high": gap.high,
+                "p": gap.p,
                 "verdict": gap.verdict,
             }
         )
-    return pa.Table.from_pylist(labels, LABELS), pa.Table.from_pylist(unseen, UNSEEN)
+    return rows
 
 
 def _judge(

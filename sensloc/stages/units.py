@@ -53,7 +53,7 @@ def each(
     at_once = min(ray_data.room(cpus, gpus), most)  # autoscaling may add more
     results = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
         _Unit,  # type: ignore[arg-type]
-        fn_constructor_args=(run, stage, make, ray.put(args)),
+        fn_constructor_args=(run, stage, make, [ray.put(args)]),  # in a list: fetched, not copied
         compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_once),
         num_cpus=cpus,
         num_gpus=gpus,
@@ -72,9 +72,11 @@ def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
 class _Unit:
     """An actor: one worker, its results to files."""
 
-    def __init__(self, run: RunDir, stage: str, make: Callable[..., Worker], args: Any) -> None:
+    def __init__(
+        self, run: RunDir, stage: str, make: Callable[..., Worker], args: list[Any]
+    ) -> None:
         self.run, self.stage = run, stage
-        self.work = make(run, *ray.get(args))
+        self.work = make(run, *ray.get(args[0]))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         table = self.work(row["unit"])
