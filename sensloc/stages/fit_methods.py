@@ -69,8 +69,7 @@ def _entries(run: RunDir, name: str) -> dict[str, Entry]:
         "proposal_random": proposal.RandomProposal(run.config.compare.seed),
         "proposal_best": proposal.BestProposal(),
     }
-    n_train = min(run.config.compare.objectness_images, _main_facts(run)["n_train"])
-    return {name: Entry(among[name], {"n_train": n_train})}
+    return {name: Entry(among[name], {"n_train": _behind_proposals(run)})}
 
 
 def _reads(name: str) -> tuple[str, ...]:
@@ -89,6 +88,11 @@ def _main_run(run: RunDir, name: str) -> dict[str, Entry]:
         for full_name, method in fitted_methods(run).items()
         if catalogue.base(full_name) == name
     }
+
+
+def _behind_proposals(run: RunDir) -> int:
+    """Boxed images that the objectness measure learned from."""
+    return min(run.config.compare.objectness_images, int(_main_facts(run)["n_train"]))
 
 
 def _main_facts(run: RunDir) -> dict[str, Any]:
@@ -195,6 +199,7 @@ def _colocalization(run: RunDir, name: str) -> Entry:
     per_image = np.array(seconds) / np.array(test["n_class"].to_pylist())
     n_class = test["n_class"].to_pylist()
     facts = {
+        "n_train": _behind_proposals(run),
         "mu": pairs[best][0],
         "lambda": pairs[best][1],
         "validation_correct": int(counts.max()),
