@@ -73,7 +73,9 @@ class RunDir:
 
     def files(self, stage: str) -> list[str]:
         """The Parquet files of a stage, sorted, as ``path`` gives them."""
-        return sorted(self.filesystem.glob(f"{self.path(stage)}/*.parquet"))
+        files = self.filesystem
+        files.invalidate_cache()  # other processes write here too
+        return sorted(files.glob(f"{self.path(stage)}/*.parquet"))
 
     def exists(self, name: str) -> bool:
         """Is there such a file or folder?"""

@@ -407,12 +407,21 @@ def test_a_run_on_an_object_store_equals_a_local_one(
 import sys
 from conftest import ROOT, small_config
 from pathlib import Path
+from sensloc.config import Compare
 from sensloc.run import RunDir
+from sensloc.stages.compare import compare
 from sensloc.stages.localize import localize
 from sensloc.stages.ray_data import connect
 connect(address="local", num_cpus=4, include_dashboard=False)
-run = RunDir.open(small_config(Path(sys.argv[1]), output="s3://bucket/run", root="s3://bucket/scenes"))
+config = small_config(Path(sys.argv[1]), output="s3://bucket/run", root="s3://bucket/scenes")
+section = Compare(
+    methods=("objectness", "sensitivity", "cam_threshold"), train=60, validation=20,
+    objectness_images=10, objectness_size=64, label_counts=(1,), label_draws=1,
+    speed_images=4, speed_rounds=1,
+)
+run = RunDir.open(config.model_copy(update={"compare": section}))
 print(localize(run))
+first, second = compare(run), compare(run)
 print(sorted(run.filesystem.ls("bucket/run")))
 """
     done = subprocess.run(
@@ -434,3 +443,11 @@ print(sorted(run.filesystem.ls("bucket/run")))
         by = [(name, "ascending") for name in ("image_id", "method") if name in columns]
         there = ray_data.load(stored, stored.files(stage), columns).sort_by(by)
         assert there.equals(table(small_run, stage).select(columns))
+    judged = ray_data.load(stored, stored.files("compare/predictions"), None)
+    assert judged.group_by("method").aggregate([("image_id", "count_distinct")]).sort_by(
+        "method"
+    ).to_pylist() == [
+        {"method": method, "image_id_count_distinct": 50}
+        for method in ("cam_threshold", "objectness", "sensitivity", "sensitivity_calibrated")
+    ]
+    assert len(judged) == 200

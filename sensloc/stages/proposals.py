@@ -72,7 +72,7 @@ def learn_objectness(run: RunDir) -> None:
         sample = np.concatenate(list(over(partial(_descriptors, each=each))))
         log.info("visual words: %d from %d descriptors", config.words, len(sample))
         k_means: Any = ray.remote(num_cpus=1)(dense_sift.vocabulary)
-        words = ray.get(k_means.remote(sample, config.words, config.seed))
+        words = ray.get(k_means.remote(sample, min(config.words, len(sample)), config.seed))
         buffer = io.BytesIO()
         np.save(buffer, words)
         run.write("compare/words.npy", buffer.getvalue())
