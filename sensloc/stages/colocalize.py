@@ -69,15 +69,8 @@ class ByFeatures:
             where &= pc.field(name).is_valid()
         rows = ray_data.load(self.run, list(self.files[wnid]), columns, where=where)
         rows = rows.sort_by("image_id")
-        described = [
-            (row, features)
-            for row, features in zip(
-                rows.sort_by("image_id").to_pylist(),
-                self.describe(rows.sort_by("image_id")),
-                strict=True,
-            )
-            if features is not None
-        ]
+        pairs = zip(rows.to_pylist(), self.describe(rows), strict=True)
+        described = [(row, features) for row, features in pairs if features is not None]
         if not described:
             return CHOICES.empty_table()
         found, features = zip(*described, strict=True)

@@ -24,11 +24,10 @@ from sensloc.images import ImageError
 from sensloc.methods import catalogue, controls, learned
 from sensloc.pixels import Pixels, read
 from sensloc.run import RunDir
-from sensloc.sensitivity import Gradient, MapMaker, class_score_gradient
 from sensloc.stages import ray_data, units
 from sensloc.stages.draw import Draw
 from sensloc.stages.proposals import FAILURES, PROPOSALS, unit_names
-from sensloc.stages.sensitivity import load_network_of
+from sensloc.stages.sensitivity import load_network_of, map_maker
 
 MAPS = "compare/maps"
 LAYERS = frozenset({"map_cam", "map_gradcam", "box_features"})
@@ -75,27 +74,27 @@ class Mapper:
         self.ids, self.others = permuted
         self.device = device or ("cuda" if config.resources.gpus_per_actor else "cpu")
         torch.set_num_threads(1)
-        self.network = prepare(load_network_of(run), config.classifier, self.device)
+        network = prepare(load_network_of(run), config.classifier, self.device)
         smooth = SmoothGrad(
             config.compare.smoothgrad_samples, config.compare.smoothgrad_level, config.compare.seed
         )
+        steps = IntegratedGradients(config.compare.integrated_steps)
         self.makers = {
-            "map_smoothgrad": self._maker(gradient=smooth),
-            "map": self._maker(),
-            "map_integrated": self._maker(
-                gradient=IntegratedGradients(config.compare.integrated_steps)
-            ),
+            "map": map_maker(run, network, self.device),
+            "map_smoothgrad": map_maker(run, network, self.device, smooth),
+            "map_integrated": map_maker(run, network, self.device, steps),
         }
         if "map_random" in columns:
             fresh = randomised(load_network_of(run), config.compare.seed)
-            self.makers["map_random"] = self._maker(prepare(fresh, config.classifier, self.device))
+            fresh = prepare(fresh, config.classifier, self.device)
+            self.makers["map_random"] = map_maker(run, fresh, self.device)
         if columns & LAYERS:
             size = config.classifier.input_size
             probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(
                 self.device
             )
             self.layers = ActivationMaker.of(
-                self.network, probe, config.compare.gradcam_layer, "map_cam" in columns
+                network, probe, config.compare.gradcam_layer, "map_cam" in columns
             )
 
     def only(self, column: str) -> "Mapper":
@@ -103,22 +102,6 @@ class Mapper:
         other = copy(self)
         other.columns = frozenset({column})
         return other
-
-    def _maker(
-        self, network: torch.nn.Module | None = None, gradient: Gradient = class_score_gradient
-    ) -> MapMaker:
-        config = self.run.config
-        return MapMaker(
-            network or self.network,
-            config.classifier.mean,
-            config.classifier.std,
-            config.sensitivity.batch_size,
-            config.sensitivity.channels,
-            config.sensitivity.grid,
-            config.sensitivity.precision,
-            self.device,
-            gradient,
-        )
 
     def __call__(self, unit: str) -> pa.Table:
         """Add the columns that the methods read."""
@@ -173,7 +156,7 @@ class Mapper:
     def _layers(
         self, rows: pa.Table, pixels: Pixels, labels: npt.NDArray[np.int64], n: int
     ) -> dict[str, Any]:
-        maker = self.makers["map_smoothgrad"]
+        maker = self.makers["map"]
         found = self.layers(maker.normalise(maker.padded(pixels)), maker.padded(labels))
         made = {}
         for name, maps in (("map_cam", found.cam), ("map_gradcam", found.grad_cam)):

@@ -20,7 +20,7 @@ from sensloc.images import ImageError
 from sensloc.methods.learned import column
 from sensloc.pixels import read
 from sensloc.run import RunDir, RunError
-from sensloc.sensitivity import PREDICTED, MapMaker
+from sensloc.sensitivity import PREDICTED, Gradient, MapMaker, class_score_gradient
 from sensloc.splits import NAMES, keys
 from sensloc.stages import ray_data
 
@@ -99,6 +99,24 @@ def load_network_of(run: RunDir) -> nn.Module:
     return load_network(config, run.at("classifier.pt") if isinstance(config, SceneNet) else None)
 
 
+def map_maker(
+    run: RunDir, network: nn.Module, device: str, gradient: Gradient = class_score_gradient
+) -> MapMaker:
+    """The run's way to make maps, of a network that is prepared."""
+    config = run.config
+    return MapMaker(
+        network,
+        config.classifier.mean,
+        config.classifier.std,
+        config.sensitivity.batch_size,
+        config.sensitivity.channels,
+        config.sensitivity.grid,
+        config.sensitivity.precision,
+        device,
+        gradient,
+    )
+
+
 def _check(run: RunDir) -> None:
     """Load and prepare the network once, for what that may raise."""
     prepare(load_network_of(run), run.config.classifier)
@@ -113,16 +131,8 @@ class SensitivityActor:
         torch.set_num_threads(1)  # more would sum in another order: more actors are as fast
         self.config = config
         self.stamp = ray_data.stamp(run)
-        self.make = MapMaker(
-            prepare(load_network_of(run), config.classifier, device),
-            config.classifier.mean,
-            config.classifier.std,
-            config.sensitivity.batch_size,
-            config.sensitivity.channels,
-            config.sensitivity.grid,
-            config.sensitivity.precision,
-            device,
-        )
+        network = prepare(load_network_of(run), config.classifier, device)
+        self.make = map_maker(run, network, device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows of the manifest with pixels -> rows of the sensitivity table."""
