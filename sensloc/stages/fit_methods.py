@@ -22,6 +22,9 @@ from sensloc.stages.maps import MAPS
 
 log = logging.getLogger(__name__)
 
+THRESHOLD = ("threshold", heatmap.THRESHOLDS, heatmap.threshold_candidates, heatmap.ThresholdBox)
+MASS = ("quantile", heatmap.QUANTILES, heatmap.mass_candidates, heatmap.MassBox)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -57,9 +60,9 @@ def _entries(run: RunDir, name: str) -> dict[str, Entry]:
     if name in catalogue.LINEAR:
         return _linear(run, name)
     if name in catalogue.THRESHOLD:
-        return {name: _threshold(run, catalogue.THRESHOLD[name])}
+        return {name: _from_heat_map(run, catalogue.THRESHOLD[name], *THRESHOLD)}
     if name in catalogue.MASS:
-        return {name: _mass(run, catalogue.MASS[name])}
+        return {name: _from_heat_map(run, catalogue.MASS[name], *MASS)}
     if name in catalogue.COLOCALIZATION:
         return {name: _colocalization(run, name)}
     if name == "constant_class":
@@ -134,20 +137,18 @@ def _count(
     return corloc.count_correct(candidates(*args, rows), learned.truth(rows), threshold)
 
 
-def _threshold(run: RunDir, column: str) -> Entry:
-    levels = heatmap.THRESHOLDS
-    counts = _count_on_validation(run, [column], heatmap.threshold_candidates, column, levels)
-    level = heatmap.choose(levels, counts)
-    facts = {"threshold": level, "validation_correct": int(counts.max())}
-    return Entry(heatmap.ThresholdBox(column, level), facts)
-
-
-def _mass(run: RunDir, column: str) -> Entry:
-    quantiles = heatmap.QUANTILES
-    counts = _count_on_validation(run, [column], heatmap.mass_candidates, column, quantiles)
-    quantile = heatmap.choose(quantiles, counts)
-    facts = {"quantile": quantile, "validation_correct": int(counts.max())}
-    return Entry(heatmap.MassBox(column, quantile), facts)
+def _from_heat_map(
+    run: RunDir,
+    column: str,
+    what: str,
+    values: Sequence[float],
+    candidates: Callable[..., Boxes],
+    make: Callable[[str, float], Method],
+) -> Entry:
+    """The best of some values of the one number that ``what`` names."""
+    counts = _count_on_validation(run, [column], candidates, column, values)
+    best = heatmap.choose(values, counts)
+    return Entry(make(column, best), {what: best, "validation_correct": int(counts.max())})
 
 
 def _class_box(run: RunDir) -> Entry:
