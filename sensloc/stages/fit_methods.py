@@ -197,8 +197,8 @@ def _colocalization(run: RunDir, name: str) -> Entry:
     best = int(counts.argmax())
     test = made.filter(pc.equal(made["split"], "test"))
     seconds = [row[best] for row in test["seconds"].to_pylist()]
-    per_image = np.array(seconds) / np.array(test["n_class"].to_pylist())
     n_class = test["n_class"].to_pylist()
+    per_image = np.array(seconds) / np.array(n_class)
     facts = {
         "n_train": _behind_proposals(run),
         "mu": pairs[best][0],

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from sensloc.images import ImageError
-from sensloc.methods import Method, catalogue, objectness
+from sensloc.methods import Method, catalogue, learned, objectness
 from sensloc.pixels import read
 from sensloc.run import RunDir
 from sensloc.stages import ray_data
@@ -112,13 +112,15 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
 
 
 def _some_rows(run: RunDir, count: int) -> pa.Table:
-    """Test rows with every column, the first by name; whole batches of them where there are."""
-    parts = [ray_data.load(run, [file], None, "test") for file in run.files(MAPS)]
-    rows = pa.concat_tables(parts).combine_chunks()
-    for name in rows.column_names:
-        if name not in ("class_name", "error", "class_index"):
-            rows = rows.filter(rows[name].is_valid())
-    return rows.slice(0, count)
+    """The first test rows that have every column; no more files are read than that takes."""
+    found: list[pa.Table] = []
+    for file in run.files(MAPS):
+        rows = ray_data.load(run, [file], None, "test")
+        needed = set(rows.column_names) - {"class_name", "error", "class_index"}
+        found.append(learned.complete(rows, sorted(needed)))
+        if sum(map(len, found)) >= count:
+            break
+    return pa.concat_tables(found).combine_chunks().slice(0, count)
 
 
 def _read_pixels(uris: Sequence[str], size: int) -> list[Any]:
