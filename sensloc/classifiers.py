@@ -1,5 +1,6 @@
 """Classifiers: where a network comes from, and how it is made ready for gradients. torch only."""
 
+import hashlib
 import importlib
 import logging
 from collections import Counter
@@ -169,6 +170,15 @@ def randomised(network: nn.Module, seed: int) -> nn.Module:
 
 
 # --------------------------------------------------------------------------- the fast path
+
+
+def weights_hash(network: nn.Module) -> str:
+    """32 hex digits: equal for two networks of the same modules and, to the bit, weights."""
+    digest = hashlib.blake2b(repr(network).encode(), digest_size=16)
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def prepare(network: nn.Module, config: AnyClassifier, device: str = "cpu") -> nn.Module:

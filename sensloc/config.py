@@ -21,6 +21,10 @@ Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+NO_IDENTITY = {"compare", "resources", "output", "name"}
+"""What decides no row of the run's tables."""
+
+
 class ConfigError(SenslocError):
     """A config file that cannot be used: names the file, the key and what was expected."""
 
@@ -45,6 +49,8 @@ class Dataset(Section):
     """Keep exactly this many images, drawn without replacement; None keeps all."""
     seed: int = 0
     """Of the draw of ``n_images``."""
+    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 100_000_000
+    """A larger image is an error, before it is decoded. Pillow itself takes no more than those."""
 
 
 class ImageNet(Dataset):
@@ -86,6 +92,16 @@ class Table(Dataset):
     convention: Literal["edges", "inclusive_0", "inclusive_1", "xywh", "unit"] = "edges"
 
 
+class WebDataset(Dataset):
+    """Tar shards whose samples are an image and, beside it, its annotation (XML or JSON)."""
+
+    layout: Literal["webdataset"]
+    shards: str = "*.tar"
+    """Pattern of the shards' names, below ``root``."""
+    convention: Literal["edges", "inclusive_0", "inclusive_1", "xywh", "unit"] = "edges"
+    """Of the boxes, where a JSON annotation does not name its own."""
+
+
 class Scenes(Dataset):
     """The embedded, synthetic set: handwritten digits on crops of photographs.
 
@@ -98,7 +114,8 @@ class Scenes(Dataset):
 
 
 AnyDataset = Annotated[
-    ImageNet | TinyImageNet | Voc | Coco | Table | Scenes, Field(discriminator="layout")
+    ImageNet | TinyImageNet | Voc | Coco | Table | WebDataset | Scenes,
+    Field(discriminator="layout"),
 ]
 
 
@@ -342,9 +359,14 @@ class Config(Section):
     resources: Resources = Resources()
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What two configs must share to give equal results."""
+        return self.model_dump(mode="json", exclude=NO_IDENTITY)
+
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits: equal for two configs that must give equal results."""
-        identity = self.model_dump_json(exclude={"compare", "resources", "output", "name"})
+        """16 hex digits of ``identity``."""
+        identity = self.model_dump_json(exclude=NO_IDENTITY)
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

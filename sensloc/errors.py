@@ -3,3 +3,7 @@
 
 class SenslocError(Exception):
     """Base of them all: the command line prints its message and nothing else."""
+
+
+class StorageError(SenslocError):
+    """The place where files are does not answer, or refuses: no file's own fault."""

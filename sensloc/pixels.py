@@ -1,5 +1,6 @@
 """From an image file's bytes to the pixels that a network sees: decode, squash."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,21 +10,36 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
-from sensloc.images import ImageError, fetch, open_image
+from sensloc.images import MAX_PIXELS, ImageError, content_hash, fetch, open_image
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 [S, S, 3], RGB."""
 
+JPEGS = ("JPEG", "MPO")  # MPO: what some cameras write, a JPEG with more pictures behind it
+FORMATS = (*JPEGS, "PNG", "GIF", "BMP", "TIFF", "WEBP")
+"""What is decoded. Pillow opens more, among it EPS, for which it runs Ghostscript."""
 
-def decode(data: bytes, size: int) -> Pixels:
+MAX_SIDE = 65_535
+"""JPEG's own limit. A file of 20 KB, 3 pixels wide and ten million high, costs 7 GB to resize."""
+
+MAX_SCANS = 100
+"""Of a progressive JPEG, which has about ten: each passes over the whole image again."""
+
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+"""Of a JPEG's segment; what scans hold themselves (stuffed zeros, restarts) is none."""
+
+
+def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode to RGB and squash the whole image to a square, antialiased.
 
-    JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, everything else by Pillow. EXIF
-    rotation is ignored: ImageNet's boxes are in the unrotated frame.
+    JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, the other ``FORMATS`` by Pillow, of
+    which the first frame is taken. EXIF rotation is ignored: ImageNet's boxes are in the
+    unrotated frame.
 
     Args:
         data: an image file.
         size: S, in pixels.
+        max_pixels: a larger image is refused before it is decoded.
 
     Returns:
         uint8 [S, S, 3].
@@ -31,22 +47,45 @@ def decode(data: bytes, size: int) -> Pixels:
     Raises:
         ImageError: unknown, truncated, broken or too large.
     """
-    with open_image(data) as image:
+    with open_image(data, max_pixels) as image:
+        if problem := _hostile(image, data):
+            raise ImageError(problem)
         try:
-            if image.format == "JPEG":
+            if image.format in JPEGS:
                 buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
             else:
                 pixels = torch.from_numpy(_rgb(image, data)).permute(2, 0, 1)
+            squashed = resize(pixels, [size, size], antialias=True).permute(1, 2, 0)
         except Exception as error:  # decoders raise many kinds for a broken file
-            reason = str(error).rsplit(", ", 1)[-1]
+            reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return np.asarray(resize(pixels, [size, size], antialias=True).permute(1, 2, 0).numpy())
+    return np.asarray(squashed.numpy())
+
+
+def _hostile(image: Image.Image, data: bytes) -> str | None:
+    """Why a file that may be well formed is not decoded: it would cost too much, or run code."""
+    if image.format not in FORMATS:
+        return f"the format {image.format} is not one of {', '.join(FORMATS)}"
+    if max(image.size) > MAX_SIDE:
+        return f"{image.width} x {image.height} has a side of over {MAX_SIDE:,} pixels"
+    if image.format in JPEGS and _scans(data) > MAX_SCANS:
+        return f"a JPEG of over {MAX_SCANS} scans"
+    return None
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG, to its end; thumbnails in its segments, and what lies behind, are none."""
+    scans, at = 0, 2
+    while (found := MARKER.search(data, at)) and found[0] != b"\xff\xd9":
+        scans += found[0] == b"\xff\xda"
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans
 
 
 def _rgb(image: Image.Image, data: bytes) -> Pixels:
     """uint8 [h, w, 3] by Pillow, of a file whose checksums hold, if it has any."""
-    with open_image(data) as again:
+    with open_image(data, image.width * image.height) as again:
         again.verify()
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
         grey = np.clip(np.asarray(image), 0, 65535) // 257
@@ -54,14 +93,34 @@ def _rgb(image: Image.Image, data: bytes) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
-def read(uris: Sequence[str], size: int, connections: int = 8) -> list[Pixels | ImageError]:
-    """Fetch and decode: one entry per URI, in order, never a raise."""
+def read(
+    uris: Sequence[str],
+    size: int,
+    connections: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    contents: Sequence[str | None] | None = None,
+) -> list[Pixels | ImageError]:
+    """Fetch and decode: one entry per URI, in order.
+
+    Args:
+        uris: of the images, see ``sensloc.images``.
+        size: S, in pixels.
+        connections: requests at a time.
+        max_pixels: a larger image is refused before it is decoded.
+        contents: the hash that each file must have, as in the manifest; None where any will do.
+
+    Raises:
+        StorageError: the storage does not answer, or refuses.
+    """
     found: list[Pixels | ImageError] = []
-    for uri, data in zip(uris, fetch(uris, connections), strict=True):
+    expected = contents or [None] * len(uris)
+    for uri, content, data in zip(uris, expected, fetch(uris, connections), strict=True):
         try:
             if isinstance(data, ImageError):
                 raise data
-            found.append(decode(data, size))
+            if content is not None and content_hash(data) != content:
+                raise ImageError("has changed since the manifest was made")
+            found.append(decode(data, size, max_pixels))
         except ImageError as error:
             found.append(ImageError(f"{uri}: {error}"))
     return found

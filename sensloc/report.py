@@ -95,13 +95,12 @@ def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) ->
     """
     stages = facts["stages"]
     made = stages["sensitivity"]
-    rate = made["rows"] / max(made["seconds"], 1e-9)
     total = sum(stage["seconds"] for stage in stages.values())
     splits = ", ".join(f"{n:,} {name}" for name, n in stages["manifest"]["splits"].items())
     lines = [
         f"{config.name}: {stages['manifest']['images']:,} images of "
         f"{stages['manifest']['classes']:,} classes ({splits}) in {total:.0f} s",
-        f"sensitivity maps: {rate:.1f} images/s, {made['errors']} errors",
+        f"sensitivity maps: {made['images_per_s']:.1f} images/s, {made['errors']} errors",
         "classifier top-1: " + ", ".join(f"{v:.1f} % of {k}" for k, v in made["top1"].items()),
         "",
         text(table, config),

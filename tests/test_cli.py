@@ -20,8 +20,8 @@ def test_every_job_is_thin_and_explains_itself(name: str) -> None:
     assert len((ROOT / "jobs" / name).read_text().splitlines()) <= 25
     done = job(f"jobs/{name}", "--help")
     assert done.returncode == 0
-    assert "--data" in done.stdout
-    assert "--output" in done.stdout
+    for option in [] if name == "status.py" else ["--data", "--output"]:
+        assert option in done.stdout
 
 
 def test_a_missing_config_is_one_line() -> None:

@@ -192,7 +192,9 @@ def test_what_is_missing_is_made_again_and_nothing_else(compared: RunDir, tmp_pa
 def test_another_comparison_is_refused_by_name(compared: RunDir, tmp_path: Path) -> None:
     other = SECTION.model_copy(update={"proposals": 5, "speed_rounds": 2})
     run = copy_of(compared, tmp_path / "run", other)
-    with pytest.raises(RunError, match=r"another comparison \(what differs: compare\.proposals\)"):
+    with pytest.raises(
+        RunError, match=r"another comparison \(what differs: compare\.proposals: 8 there, 5 here\)"
+    ):
         compare(run)
 
 
@@ -302,7 +304,7 @@ def test_a_method_without_what_it_reads_has_an_error_row_and_is_wrong(compared: 
     from sensloc.methods.proposal import FirstProposal
 
     methods = {"objectness": FirstProposal(), "constant_mean": ConstantBox((0.2, 0.2, 0.8, 0.8))}
-    made = predict(rows, methods, 0.5, {}, {"objectness": ("proposals",)})
+    made = predict(rows, methods, 0.5, {"objectness": ("proposals",)})
     failed = made.filter(pc.is_valid(made["error"])).to_pylist()
     assert [(row["method"], row["error"]) for row in failed] == [("objectness", "no proposals")]
     assert failed[0]["box"] is None

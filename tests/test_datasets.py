@@ -631,7 +631,10 @@ def test_a_bad_coco_entry_is_one_row(
         ("[" * 100_000, "not a JSON file"),
         ("[]", "a JSON list; expected an object with lists images, annotations, categories"),
         ('{"images": []}', "its keys are images; expected"),
-        ('{"images": [], "annotations": [], "categories": [1]}', "a category without id or name"),
+        (
+            '{"images": [], "annotations": [], "categories": [1]}',
+            r"categories\[0\]: an entry without id",
+        ),
     ],
 )
 def test_a_file_that_is_not_coco(tmp_path: Path, content: str, reason: str) -> None:

@@ -197,10 +197,13 @@ def test_the_summary_of_a_finished_run(corloc: pa.Table):
             "manifest": {
                 "seconds": 2, "images": 2299, "classes": 20, "splits": {"test": 287, "train": 1724},
             },
-            "sensitivity": {"seconds": 0.0, "rows": 2299, "errors": 3, "top1": {"test": 71.25}},
+            "sensitivity": {
+                "seconds": 0, "rows": 2299, "errors": 3, "top1": {"test": 71.25},
+                "images_per_s": 22.04,
+            },
         }
     }  # fmt: skip
     said = summary(corloc, config(), facts, "/out")
     assert "2,299 images of 20 classes (287 test, 1,724 train) in 2 s" in said
-    assert all(part in said for part in ("3 errors", "71.2", "/out"))
+    assert all(part in said for part in ("3 errors", "22.0 images/s", "71.2", "/out"))
     assert text(corloc, config()) in said

@@ -86,32 +86,95 @@ def test_run_json_says_what_made_the_run(run: RunDir):
     facts = run.facts()
     assert facts["config_hash"] == run.config.fingerprint
     assert Config.model_validate(facts["config"]) == run.config
-    assert {"sensloc", "torch", "numpy", "ray", "python"} <= facts["versions"].keys()
+    assert {"sensloc", "torch", "numpy"} <= facts["versions"].keys()
+    assert {"ray", "pyarrow"} <= facts["packages"].keys()
+    assert {"stages/sensitivity.py", "pixels.py"} <= facts["code"].keys()
     assert json.loads(run.read("run.json")) == facts
 
 
-def test_a_stage_that_fails_is_not_complete(run: RunDir):
+def fail(run: RunDir, name: str = "fit", *outputs: str, **more: object) -> None:
     def attempt() -> None:
-        with run.stage("fit", "fit.json"):
+        with run.stage(name, *outputs, **more):
             run.write("fit.json", "half of it")
-            raise OSError("the disk is full")
+            raise OSError("the disk is full\nand more")
 
     with pytest.raises(OSError, match="full"):
         attempt()
+
+
+def test_a_stage_that_was_cut_off_goes_on_with_what_is_there(run: RunDir):
+    fail(run, "fit", "fit.json")
     assert not run.finished("fit")
+    assert run.stages()["fit"]["failed"] == "OSError: the disk is full"
+    with run.stage("fit", "fit.json"):
+        assert run.read("fit.json") == b"half of it"
+        run.write("fit.json", "all of it")
+        assert "failed" not in run.stages()["fit"]
+    assert run.finished("fit")
+    assert run.stages()["fit"]["attempts"] == 2
+    assert "failed" not in run.stages()["fit"]
+
+
+def test_a_finished_stage_begins_anew_and_a_failed_repetition_takes_the_completion_back(
+    run: RunDir,
+):
+    for _ in range(2):
+        with run.stage("fit", "fit.json"):
+            assert not run.exists("fit.json")
+            run.write("fit.json", "{}")
+    assert run.stages()["fit"]["attempts"] == 1
+    fail(run, "fit", "fit.json")
+    assert not run.finished("fit")
+
+
+def test_a_stage_forgets_those_after_it_and_they_begin_anew(run: RunDir):
+    for name in ("manifest", "sensitivity"):
+        with run.stage(name, name):
+            run.write(f"{name}/0.parquet", b"old")
+    fail(run, "fit", "fit.json")
+    with run.stage("manifest", "manifest"):
+        assert run.stages().keys() == {"manifest"}
+    with run.stage("sensitivity", "sensitivity"):
+        assert not run.files("sensitivity"), "rows of another manifest are never kept"
     with run.stage("fit", "fit.json"):
         assert not run.exists("fit.json")
+
+
+def test_what_rows_are_made_of_must_be_the_same_to_go_on(run: RunDir):
+    fail(run, of={"weights": "ab"})
+    with (
+        pytest.raises(RunError, match="weights: 'ab' there, 'cd' here"),
+        run.stage("fit", of={"weights": "cd"}),
+    ):
+        pytest.fail("must not begin")
+    with run.stage("fit", of={"weights": "ab"}):
+        pass
     assert run.finished("fit")
-    with pytest.raises(OSError, match="full"):
-        attempt()
-    assert not run.finished("fit"), "a failed repetition takes the completion back"
+    with run.stage("fit", of={"weights": "cd"}):
+        pass
+    assert run.stages()["fit"]["of"] == {"weights": "cd"}, "a new beginning may differ"
+
+
+def test_the_first_attempt_settles_for_those_that_go_on(run: RunDir):
+    fail(run, rows=256)
+    with run.stage("fit", rows=64) as facts:
+        assert facts == {"rows": 256}
+    with run.stage("fit", rows=64) as facts:
+        assert facts == {"rows": 64}
 
 
 def test_a_stage_whose_facts_cannot_be_written_is_not_complete(run: RunDir):
     with pytest.raises(TypeError), run.stage("fit") as facts:
         facts["linear"] = object()
     assert not run.finished("fit")
-    assert run.facts()["stages"] == {}
+
+
+def test_what_killed_writers_left_is_gone_when_a_stage_is_complete(run: RunDir):
+    with run.stage("fit", "fit"):
+        run.write("fit/a.parquet", b"whole")
+        run.write("fit/.b.parquet.0123.part", b"half")
+    left = [Path(found).name for found in run.filesystem.find(run.path("fit"))]
+    assert left == ["a.parquet"]
 
 
 def test_a_stage_begins_without_the_old_outputs_and_leaves_the_others(run: RunDir):
@@ -149,18 +212,38 @@ def test_a_missing_stage_names_the_job_to_run(run: RunDir):
     assert (jobs / "sensitivity.py").is_file()
 
 
-def test_the_same_config_goes_on_and_another_is_refused(run: RunDir, output: str):
+def test_the_same_config_goes_on_and_another_is_refused_by_name(run: RunDir, output: str):
     with run.stage("manifest"):
         pass
     faster = config(output, name="b", resources={"actors": 9})
     assert RunDir.open(faster).finished("manifest")
     assert RunDir.open(config(output + "/")).finished("manifest")
-    other = config(output, split={"seed": 1})
+    other = config(output, split={"seed": 1}, sensitivity={"grid": 7})
     with pytest.raises(RunError) as caught:
         RunDir.open(other)
-    for part in (run.config.fingerprint, other.fingerprint, output):
+    for part in (output, "config.split.seed: 0 there, 1 here", "sensitivity.grid: 14 there, 7"):
         assert part in str(caught.value)
     assert run.finished("manifest"), "and nothing was touched"
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("code", "pixels.py"), ("versions", "torch"), ("versions", "sensloc")]
+)
+def test_other_code_and_other_libraries_are_refused_by_name(run: RunDir, section: str, name: str):
+    with run.stage("manifest"):
+        pass
+    record = run.facts()
+    mine, record[section][name] = record[section][name], "other"
+    run.write("run.json", json.dumps(record))
+    with pytest.raises(RunError) as caught:
+        RunDir.open(run.config)
+    assert f"{section}.{name}: 'other' there, '{mine}' here" in str(caught.value)
+
+
+def test_what_only_shows_results_may_change(run: RunDir):
+    with run.stage("manifest"):
+        pass
+    assert not {"report.py", "figure.py", "plots.py"} & run.facts()["code"].keys()
 
 
 def test_a_run_travels_to_workers(run: RunDir):

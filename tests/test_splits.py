@@ -93,7 +93,7 @@ def test_a_copy_is_ranked_in_the_first_of_its_classes():
     """So its other classes are cut without it."""
     rows = [*images([8, 8]), ("0_0", "n01")]
     split = Split.from_images(*zip(*rows, strict=True), SHARES, 0)
-    assert split.owners == {"0_0": "n00"}
+    assert split.owners == {key("0_0", 0): "n00"}
     assert split("0_0", "n01") == split("0_0", "n00") == sets(rows)[0]
     assert Counter(sets(rows[8:16])) == Counter(sets(rows)[8:16])
 

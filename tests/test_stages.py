@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from conftest import ROOT, small_config
 from moto.server import ThreadedMotoServer
 from PIL import Image
@@ -33,7 +34,7 @@ from sensloc.sensitivity import MapMaker
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.localize import localize
-from sensloc.stages.manifest import manifest
+from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.sensitivity import sensitivity
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -137,8 +138,8 @@ def test_an_image_with_an_error_is_in_the_predictions_and_in_no_count(small_run:
     reasons = pa.array(["broken"] * 3 + [None] * (len(rows) - 3), pa.string())
     broken = rows.set_column(rows.column_names.index("error"), "error", reasons)
     methods = fitted_methods(small_run)
-    made = predict(broken, methods, 0.5, {})
-    plain = predict(rows, methods, 0.5, {})
+    made = predict(broken, methods, 0.5)
+    plain = predict(rows, methods, 0.5)
     for name in methods:
         mine, whole = (t.filter(pc.equal(t["method"], name)) for t in (made, plain))
         assert sorted(mine["image_id"].to_pylist()) == sorted(rows["image_id"].to_pylist())
@@ -196,10 +197,133 @@ def test_a_finished_run_is_not_run_again_and_a_stage_run_twice_doubles_no_row(
     assert "sensitivity_calibrated" in said
     sensitivity(run)
     assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
-    with pytest.raises(RunError, match="another config"):
+    with pytest.raises(RunError, match=r"config\.split\.seed: 0 there, 9 here"):
         RunDir.open(run.config.model_copy(update={
             "output": run.url, "split": run.config.split.model_copy(update={"seed": 9})
         }))  # fmt: skip
+
+
+# --------------------------------------------------------------------------- resume
+
+
+def copied(run: RunDir, folder: Path) -> RunDir:
+    shutil.copytree(run.path(""), folder)
+    return RunDir(str(folder), run.config)
+
+
+def cut_off(run: RunDir, stage: str) -> None:
+    """As if the driver had died in that stage: those after it had not begun."""
+    record = run.facts()
+    stages = list(record["stages"])
+    for name in stages[stages.index(stage) + 1 :]:
+        del record["stages"][name]
+    for name in ("finished", "seconds"):
+        del record["stages"][stage][name]
+    run.write("run.json", json.dumps(record))
+
+
+def marks(run: RunDir, stage: str) -> dict[str, tuple[int, int]]:
+    """Which files there are: a file that is written again has another inode and time."""
+    found = ((file, os.stat(file)) for file in run.files(stage))
+    return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in found}
+
+
+def test_a_stage_goes_on_with_the_units_that_are_missing(small_run: RunDir, tmp_path: Path) -> None:
+    run = copied(small_run, tmp_path / "copy")
+    cut_off(run, "sensitivity")
+    files = run.files("sensitivity")
+    Path(files[1]).unlink()
+    Path(files[3]).write_bytes(Path(files[3]).read_bytes()[:5000])  # a disk that lost its end
+    other = pq.read_table(files[4]).replace_schema_metadata({"sensloc.config_hash": "another"})
+    pq.write_table(other, files[4])
+    Path(run.path("sensitivity/.000001.parquet.12345678.part")).write_bytes(b"PAR1")
+    before = marks(run, "sensitivity")
+    sensitivity(run)
+    assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
+    after = marks(run, "sensitivity")
+    redone = {files[1], files[3], files[4]}
+    assert {file for file in files if after[file] != before.get(file)} == redone
+    assert run.stages()["sensitivity"]["rows"] == 400
+    assert run.stages()["sensitivity"]["attempts"] == 2
+    names = {Path(file).name for file in run.filesystem.find(run.path("sensitivity"))}
+    assert names == {Path(file).name for file in files}
+
+
+def test_a_manifest_that_was_cut_off_fetches_no_image_twice(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    config = small_config(tmp_path)
+    run, attempts = RunDir.open(config), []
+
+    def die(*_: object) -> None:
+        attempts.append(marks(run, INSPECTED))
+        raise OSError("the cluster is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensloc.stages.manifest.fit_split", die)
+        with pytest.raises(OSError, match="gone"):
+            manifest(run)
+        Path(run.files(INSPECTED)[2]).unlink()
+        kept = marks(run, INSPECTED)
+        with pytest.raises(OSError, match="gone"):
+            manifest(RunDir.open(small_config(tmp_path, rows_per_block=17)))
+    assert attempts[0].keys() == attempts[1].keys(), "units keep their size"
+    assert {file: attempts[1][file] for file in kept} == kept
+    manifest(run)
+    assert not run.exists("work")
+    wanted = table(small_run, "manifest").drop_columns(["uri"])
+    assert table(run, "manifest").drop_columns(["uri"]).equals(wanted)
+
+
+def test_a_data_set_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
+    run = RunDir.open(small_config(tmp_path))
+    record = {"begun": "", "attempts": 1, "of": {"data set's listing": "another"}, "kept": {}}
+    with run.stage("classifier"):
+        pass
+    run.write("run.json", json.dumps(run.facts() | {"stages": {"manifest": record}}))
+    with pytest.raises(RunError, match="data set's listing: 'another' there"):
+        manifest(run)
+
+
+def test_other_weights_are_refused_by_name(small_run: RunDir, tmp_path: Path) -> None:
+    run = copied(small_run, tmp_path / "copy")
+    cut_off(run, "sensitivity")
+    state = torch.load(run.path("classifier.pt"), weights_only=True)
+    name = next(iter(state))
+    state[name] = state[name] + 1e-3
+    torch.save(state, run.path("classifier.pt"))
+    with pytest.raises(RunError, match=r"weights: '[0-9a-f]{32}' there"):
+        sensitivity(run)
+    assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
+
+
+def test_an_image_that_changed_since_the_manifest_is_an_error_row(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    lines = photographs(tmp_path)
+    run = table_run(tmp_path, lines)
+    manifest(run)
+    Image.new("RGB", (64, 48)).save(tmp_path / "image_03.jpg")
+    sensitivity(run)
+    rows = table(run, "sensitivity").to_pylist()
+    failed = [row for row in rows if row["error"]]
+    assert [row["image_id"] for row in failed] == ["image_03.jpg"]
+    assert "image_03.jpg: has changed since the manifest was made" in failed[0]["error"]
+    assert failed[0]["map"] is None
+
+
+def test_a_lost_row_stops_the_run(small_run: RunDir, tmp_path: Path) -> None:
+    run = copied(small_run, tmp_path / "copy")
+    cut_off(run, "sensitivity")
+    file = run.files("sensitivity")[2]
+    rows = pq.read_table(file)
+    pq.write_table(rows.slice(1), file)
+    with pytest.raises(RunError, match="does not hold every row of the manifest exactly once"):
+        sensitivity(run)
+    pq.write_table(pa.concat_tables([rows.slice(0, 1), rows.slice(0, 1), rows.slice(2)]), file)
+    with pytest.raises(RunError, match="exactly once"):
+        sensitivity(run)
+    assert not run.finished("sensitivity")
 
 
 def test_stages_want_their_predecessors(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from typing import assert_never
 
-from sensloc.config import AnyDataset, Coco, ImageNet, Scenes, Table, TinyImageNet, Voc
+from sensloc.config import AnyDataset, Coco, ImageNet, Scenes, Table, TinyImageNet, Voc, WebDataset
 from sensloc.datasets.annotation import Annotation, DatasetError, Reader
 from sensloc.datasets.coco import CocoReader
 from sensloc.datasets.imagenet import ImageNetReader
 from sensloc.datasets.table import TableReader
 from sensloc.datasets.tiny_imagenet import TinyImageNetReader
 from sensloc.datasets.voc import VocReader
+from sensloc.datasets.webdataset import WebDatasetReader
 
 __all__ = ["Annotation", "DatasetError", "Reader", "reader_for"]
 
@@ -26,6 +27,8 @@ def reader_for(dataset: AnyDataset) -> Reader:
             return CocoReader(dataset)
         case Table():
             return TableReader(dataset)
+        case WebDataset():
+            return WebDatasetReader(dataset)
         case Scenes():
             from sensloc.datasets.scenes import ScenesReader  # scikit-learn, for this layout only
 

@@ -11,13 +11,32 @@ Unit = dict[str, Any]
 """One piece of reading work: a small dict of plain values (str, int, list of them)."""
 
 
+def one_line(text: str, most: int = 1000) -> str:
+    """Text for a message: one line that any terminal and table can hold.
+
+    What does not print (line ends, NUL, bytes that are not UTF-8) is escaped; of more than
+    ``most`` characters the middle is left out.
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class DatasetError(SenslocError):
     """The data set as a whole cannot be read: the message names the file and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, 2000))
 
 
 @dataclass(frozen=True)
 class Annotation:
     """One image as its layout describes it, before anyone has opened the image.
+
+    Any table can hold it: a name that is not UTF-8 (Python has its bytes as lone surrogates) is
+    escaped here, and the image is an error. An error is one line.
 
     Attributes:
         image_id: unique in the data set.
@@ -42,6 +61,18 @@ class Annotation:
     size: tuple[int, int] | None = None
     left_out: str | None = None
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Escape what is not UTF-8."""
+        error = self.error
+        for name in ("image_id", "uri", "wnid", "class_name"):
+            text = getattr(self, name)
+            clean = text.encode(errors="backslashreplace").decode()
+            if clean != text:
+                object.__setattr__(self, name, clean)
+                if name != "class_name" and not self.left_out:  # it is for people, not a name
+                    error = error or f"the {name} {text!r} is not UTF-8"
+        object.__setattr__(self, "error", error and one_line(error))
 
 
 class Reader(Protocol):

@@ -18,6 +18,7 @@ from sensloc.datasets.files import (
     main_class,
     number,
     require_known,
+    shown,
 )
 
 LISTS = ("images", "annotations", "categories")
@@ -57,10 +58,14 @@ class CocoReader:
             DatasetError: the file is not JSON or not COCO's, or it lacks a class of the filter.
         """
         lists = self._load()
-        try:
-            names = {str(entry["id"]): str(entry["name"]) for entry in lists["categories"]}
-        except (KeyError, TypeError) as error:
-            raise self._refusal("a category without id or name") from error
+        names: dict[str, str] = {}
+        for row, entry in enumerate(lists["categories"]):
+            try:
+                category, name = str(_field(entry, "id")), str(_field(entry, "name"))
+            except ValueError as error:
+                raise self._refusal(f"categories[{row}]: {error}") from error
+            if names.setdefault(category, name) != name:
+                raise self._refusal(f"category {category} is {names[category]!r} and {name!r}")
         url = self._tree.url(self.config.annotations)
         require_known(unit["only"], names.values(), f"the categories of {url}")
         rows = self._rows(lists, names)
@@ -98,10 +103,11 @@ class CocoReader:
             except ValueError as problem:
                 errors[where] = f"{where}: {problem}"
                 continue
-            error, uri = errors.pop(image_id, None), ""
+            error, uri, size = errors.pop(image_id, None), "", None
             try:
                 path = inside(str(_field(entry, "file_name")))
                 uri = self._tree.url(f"{self.config.images}/{path}")
+                size = declared_size(entry.get("width"), entry.get("height"))
             except ValueError as problem:
                 error = f"{where}: {problem}"
             wnid, corners = main_class(objects.pop(image_id, []), "xywh")
@@ -112,7 +118,7 @@ class CocoReader:
                 corners=corners,
                 convention="xywh",
                 source="coco",
-                size=declared_size(entry.get("width"), entry.get("height")),
+                size=size,
                 left_out=None if corners or error else "no box",
                 error=f"{file}: {error}" if error else None,
             )
@@ -145,7 +151,7 @@ def _object(entry: dict[str, Any], names: dict[str, str]) -> Object:
     if category not in names:
         raise ValueError(f"category_id {category} is not in categories")
     if not isinstance(box, list) or len(box) != 4:
-        raise ValueError(f"bbox {box!r} is not a list of four numbers")
+        raise ValueError(f"bbox {shown(box)} is not a list of four numbers")
     return names[category], [number(value) for value in box]
 
 

@@ -13,7 +13,10 @@ import fsspec.core
 import fsspec.utils
 
 from sensloc.boxes import Convention
-from sensloc.datasets.annotation import DatasetError
+from sensloc.datasets.annotation import DatasetError, one_line
+
+MOST_PIXELS = 2**31 - 1
+"""A larger width or height is none: image formats and tables have 31 bits for it."""
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -78,7 +81,7 @@ class Tree:
         return int(fs.size(full))
 
     def text(self, path: str) -> str:
-        """A text file, whole. What is not UTF-8 becomes U+FFFD, and harms only its own line.
+        """A text file, whole. What is not UTF-8 becomes lone surrogates, see ``Annotation``.
 
         Raises:
             DatasetError: there is no such file.
@@ -95,7 +98,7 @@ class Tree:
         """
         with self.open(path) as file:
             data = fsspec.utils.read_block(file, offset, length, b"\n")
-        return str(data.decode("utf-8-sig", errors="replace"))
+        return str(data.decode("utf-8-sig", errors="surrogateescape"))
 
     @contextmanager
     def open(self, path: str) -> Iterator[Any]:
@@ -115,7 +118,13 @@ class Tree:
         return list(fs.cat_ranges(full, None, None, on_error="return"))
 
     def _entries(self, path: str) -> "list[_Entry]":
-        """What is in a folder, in one call; nothing where there is no such folder."""
+        """The files and folders in a folder, in one call; nothing where there is no such folder.
+
+        Pipes, sockets and devices are neither: to read one could take for ever.
+
+        Raises:
+            DatasetError: a name that cannot be part of a URL.
+        """
         fs, full = _locate(self.url(path))
         try:
             found = fs.ls(full, detail=True, refresh=True)
@@ -127,9 +136,16 @@ class Tree:
             name = place.rpartition("/")[2]
             if name.startswith(".") or place.strip("/") == full.strip("/"):
                 continue  # hidden, or the folder's own marker in an object store
-            linked = info.get("islink", False)
-            is_folder = fs.isdir(info["name"]) if linked else info["type"] == "directory"
-            entries.append(_Entry(name, bool(is_folder)))
+            if "::" in name:
+                raise DatasetError(f"{self.url(path)}: rename {name!r}: '::' parts chained URLs")
+            if info.get("islink", False):
+                is_folder = fs.isdir(info["name"])
+                special = fs.exists(info["name"]) and not fs.isfile(info["name"])
+            else:
+                is_folder = info["type"] == "directory"
+                special = info["type"] == "other"
+            if is_folder or not special:
+                entries.append(_Entry(name, bool(is_folder)))
         return entries
 
     def _fail(self, path: str, problem: str) -> NoReturn:
@@ -162,7 +178,7 @@ def _locate(url: str) -> tuple[Any, str]:
 
 def _text(url: str) -> str:
     fs, path = _locate(url)
-    return str(fs.cat_file(path).decode("utf-8-sig", errors="replace"))
+    return str(fs.cat_file(path).decode("utf-8-sig", errors="surrogateescape"))
 
 
 # --------------------------------------------------------------------------- the class filter
@@ -224,6 +240,11 @@ def by_stem(names: Iterable[str]) -> dict[str, str]:
     return {stem(name): name for name in sorted(names, reverse=True)}
 
 
+def shown(value: object) -> str:
+    """Python's own way to write a value, shortened for a message."""
+    return one_line(repr(value), 100)
+
+
 def inside(path: str) -> str:
     """``path`` itself, once it is certain to stay below the folder that it will be joined to.
 
@@ -232,7 +253,7 @@ def inside(path: str) -> str:
     """
     parts = path.replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or "::" in path or "://" in path:
-        raise ValueError(f"path {path!r} is not inside the data set's folder")
+        raise ValueError(f"path {shown(path)} is not inside the data set's folder")
     return path
 
 
@@ -240,23 +261,31 @@ def number(value: object) -> float:
     """A finite number.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not. Neither is True, nor what only Python reads as one: "1_000".
     """
     try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            raise ValueError
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{value!r} is not a number") from error
+        raise ValueError(f"{shown(value)} is not a number") from error
     if not math.isfinite(result):
-        raise ValueError(f"{value!r} is not finite")
+        raise ValueError(f"{shown(value)} is not finite")
     return result
 
 
 def declared_size(width: object, height: object) -> Size | None:
-    """(width, height) as an annotation declares it; None unless both are whole and positive."""
+    """(width, height) as an annotation declares it; None unless both are whole and positive.
+
+    Raises:
+        ValueError: no image is so large.
+    """
     try:
         size = int(str(width)), int(str(height))
     except ValueError:
         return None
+    if max(size) > MOST_PIXELS:
+        raise ValueError(f"its size is {shown(size)} pixels")
     return size if min(size) > 0 else None
 
 

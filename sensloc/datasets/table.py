@@ -21,10 +21,13 @@ from sensloc.datasets.files import (
     main_class,
     number,
     require_known,
+    shown,
 )
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("uri", "label", *CORNERS)
+
+UNREADABLE = (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError)
 
 Row = dict[str, Any]
 
@@ -44,7 +47,9 @@ class TableReader:
 
     Columns: uri, label, x0, y0, x1, y1 in the convention of the config, and perhaps image_id;
     without it the uri is the image id. More columns do no harm. A uri is an absolute path or a
-    URL, taken as it is, or a path relative to the root. Rows of one image need not be adjacent.
+    URL, taken as it is wherever it leads (the table is the user's own), or a path below the root.
+    It has no ".." and is no chain of URLs: links of a chain may run what they find. Rows of one
+    image need not be adjacent.
 
     An image has one class here: the label of its largest box. Its boxes are all those of that
     label, and the class filter looks only at the chosen one. One bad row makes its image an
@@ -61,7 +66,8 @@ class TableReader:
         """One: the file.
 
         Raises:
-            DatasetError: the root or the file is missing, or the file lacks columns.
+            DatasetError: the root or the file is missing, or the file lacks columns or has one
+                twice.
         """
         file = self.config.file
         self._tree.size(file)
@@ -71,13 +77,16 @@ class TableReader:
                 f"{self._tree.url(file)}: its columns are {', '.join(columns)}; expected "
                 f"{', '.join(COLUMNS)}, and perhaps image_id"
             )
+        if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+            raise DatasetError(f"{self._tree.url(self.config.file)}: two columns {twice[0]!r}")
         return [{"only": class_filter(self.config.only_classes)}]
 
     def read(self, unit: Unit) -> Iterator[Annotation]:
         """All images, in the order of their ids.
 
         Raises:
-            DatasetError: no row has a class of the filter, or the file breaks off in the middle.
+            DatasetError: no row has a class of the filter, or the file breaks off in the middle:
+                a quote of CSV that is not closed, say, would swallow the rows after it.
         """
         images = self._images()
         labels = {label for image in images.values() for label, _ in image.objects}
@@ -116,18 +125,21 @@ class TableReader:
 
     def _place(self, uri: str) -> str:
         """A path or URL of the table, with the root before it if it is relative."""
-        given = os.path.isabs(uri) or "://" in uri
-        return uri if given else self._tree.url(inside(uri))
+        if not os.path.isabs(uri) and "://" not in uri:
+            return self._tree.url(inside(uri))
+        if ".." in uri.split("/") or "::" in uri:
+            raise ValueError(f"uri {shown(uri)} has '..' or '::' in it")
+        return uri
 
     def _columns(self) -> list[str]:
         """Names of the columns."""
         with self._tree.open(self.config.file) as file:
-            if self._is_parquet:
-                try:
+            try:
+                if self._is_parquet:
                     return list(pq.read_schema(file).names)
-                except pa.ArrowInvalid as error:
-                    raise self._refusal(error) from error
-            return next(csv.reader(_lines(file)), [])
+                return next(csv.reader(_lines(file), strict=True), [])
+            except UNREADABLE as error:
+                raise self._refusal(error) from error
 
     def _rows(self) -> Iterator[Row]:
         """All rows in order, each by column; a CSV file's values are text."""
@@ -137,8 +149,8 @@ class TableReader:
                     for batch in pq.ParquetFile(file).iter_batches(columns=[*COLUMNS, "image_id"]):
                         yield from batch.to_pylist()
                 else:
-                    yield from csv.DictReader(_lines(file))
-            except (pa.ArrowInvalid, csv.Error, OSError) as error:
+                    yield from csv.DictReader(_lines(file), strict=True)
+            except UNREADABLE as error:
                 raise self._refusal(error) from error
 
     @property
@@ -151,7 +163,7 @@ class TableReader:
 
 
 def _lines(file: Any) -> io.TextIOWrapper:
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _text(value: object) -> str:

@@ -17,6 +17,7 @@ from sensloc.datasets.files import (
     Object,
     Tree,
     class_filter,
+    inside,
     keeps,
     number,
     require_known,
@@ -53,6 +54,11 @@ class TinyImageNetReader:
         """
         config, tree = self.config, self._tree
         wnids = sorted(set(tree.text("wnids.txt").split()))
+        try:
+            for wnid in wnids:
+                inside(wnid)  # each is a folder's name
+        except ValueError as error:
+            raise DatasetError(f"{tree.url('wnids.txt')}: {error}") from error
         names, only = self._class_names(), class_filter(config.only_classes)
         require_known(only, wnids, tree.url("wnids.txt"))
         if nameless := [wnid for wnid in wnids if wnid not in names]:

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import ElementTree
 
-from sensloc.datasets.annotation import Unit
+from sensloc.datasets.annotation import Unit, one_line
 from sensloc.datasets.files import (
     IMAGE_SUFFIXES,
     Object,
@@ -54,9 +54,9 @@ def parse(data: bytes) -> tuple[list[Object], Size | None]:
     try:
         root = ElementTree.fromstring(data)
     except (ParseError, LookupError, ValueError) as error:  # ValueError: entities, encodings
-        raise ValueError(f"not a readable XML file: {error}") from error
+        raise ValueError(f"not a readable XML file: {one_line(str(error), 200)}") from error
     if root.tag != "annotation":
-        raise ValueError(f"the root element is <{root.tag}>, not <annotation>")
+        raise ValueError(f"the root element is <{one_line(root.tag, 100)}>, not <annotation>")
     size = declared_size(root.findtext("size/width"), root.findtext("size/height"))
     return [_object(element) for element in root.findall("object")], size
 
@@ -66,15 +66,15 @@ def _object(element: Any) -> Object:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("an <object> without a <name>")
-    box = element.find("bndbox")
+    box, who = element.find("bndbox"), one_line(name, 100)
     if box is None:
-        raise ValueError(f"an <object> ({name}) without a <bndbox>")
+        raise ValueError(f"an <object> ({who}) without a <bndbox>")
     corners = []
     for key in CORNERS:
         try:
             corners.append(number(box.findtext(key)))
         except ValueError as error:
-            raise ValueError(f"<{key}> of an <object> ({name}): {error}") from error
+            raise ValueError(f"<{key}> of an <object> ({who}): {error}") from error
     return name, corners
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import ray
 
-from sensloc import comparison, protocol, tables
+from sensloc import comparison, protocol, provenance, tables
 from sensloc.methods import catalogue, heatmap, learned
 from sensloc.run import RunDir, RunError
 from sensloc.stages import ray_data, units
@@ -21,7 +21,7 @@ from sensloc.stages.draw import draw
 from sensloc.stages.evaluate import predict
 from sensloc.stages.fit_methods import Entry, fit_methods
 from sensloc.stages.maps import MAPS, make_maps
-from sensloc.stages.proposals import RECALL_AT, propose, unit_names
+from sensloc.stages.proposals import RECALL_AT, propose
 from sensloc.stages.speed import milliseconds
 from sensloc.stages.subsets import label_efficiency_and_unseen
 
@@ -54,7 +54,7 @@ def compare(run: RunDir) -> str:
                 colocalize(run, method)
         entries = fit_methods(run)
         chosen = {name: entry.facts for name, entry in entries.items()}
-        units.each(run, PREDICTIONS, unit_names(run), Judge, entries, cpus=0.5)
+        units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries, cpus=0.5)
         judged = protocol.Judged.from_table(_predictions(run), list(entries))
         ms = milliseconds(run, entries)
         table = comparison.table(judged, chosen, _max_box_acc(run), ms, run.config)
@@ -67,29 +67,21 @@ def compare(run: RunDir) -> str:
 
 def _claim(run: RunDir) -> None:
     """Begin ``compare/``, or make sure that it was begun by this config on these maps."""
-    stages = run.facts()["stages"]
+    stages = run.stages()
     mine = {
         "compare": run.config.compare.identity,
         "maps made": stages["sensitivity"]["begun"],
         "linear map fitted": stages["fit"]["begun"],
-        "sensloc": run.facts()["versions"]["sensloc"],
     }
     if not run.exists(IDENTITY):
         run.write(IDENTITY, json.dumps(mine, indent=2))
         return
-    found = json.loads(run.read(IDENTITY))
-    if found == mine:
-        return
-    differs = [name for name in mine if name != "compare" and found.get(name) != mine[name]]
-    differs += [
-        f"compare.{key}"
-        for key, value in mine["compare"].items()
-        if found.get("compare", {}).get(key) != value
-    ]
-    raise RunError(
-        f"{run.at('compare')} holds another comparison (what differs: {', '.join(differs)}): "
-        "delete that folder, or choose another --output"
-    )
+    differs = provenance.differences(json.loads(run.read(IDENTITY)), mine)
+    if differs:
+        raise RunError(
+            f"{run.at('compare')} holds another comparison (what differs: {'; '.join(differs)}): "
+            "delete that folder, or choose another --output"
+        )
 
 
 # --------------------------------------------------------------------------- judging
@@ -114,7 +106,6 @@ class Judge:
             rows,
             {name: entry.method for name, entry in self.entries.items()},
             self.run.config.evaluate.iou,
-            ray_data.stamp(self.run),
             {name: entry.reads for name, entry in self.entries.items()},
         )
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,14 +25,8 @@ def evaluate(run: RunDir) -> None:
     """``sensitivity/`` (test) -> ``predictions/``, ``corloc/``, ``table.md``."""
     methods, config = fitted_methods(run), run.config
     with run.stage("evaluate", "predictions", "corloc", "table.md") as facts:
-        judge = partial(
-            predict,
-            methods=methods,
-            threshold=config.evaluate.iou,
-            stamp=ray_data.stamp(run),
-        )
-        predictions = ray_data.read(run, "sensitivity").map_batches(judge, batch_format="pyarrow")
-        ray_data.write(predictions, run, "predictions")
+        judged = {unit: unit for unit in units.names(run, "sensitivity")}
+        units.each_quick(run, "predictions", judged, judge, methods)
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
         run.write("corloc/corloc.parquet", units.parquet(table, ray_data.stamp(run)))
@@ -43,11 +36,17 @@ def evaluate(run: RunDir) -> None:
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
 
 
+def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
+    """A file of the sensitivity table -> the predictions for its test images."""
+    file = f"{run.path('sensitivity')}/{unit}.parquet"
+    rows = ray_data.load(run, [file], None, "test", errors=True)
+    return predict(rows, methods, run.config.evaluate.iou)
+
+
 def predict(
     rows: pa.Table,
     methods: Mapping[str, Method],
     threshold: float,
-    stamp: dict[str, str],
     reads: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> pa.Table:
     """Rows of the sensitivity table -> one row per test image and method.
@@ -56,7 +55,6 @@ def predict(
         rows: without an error, or with one, which is then each method's.
         methods: by name.
         threshold: of IoU.
-        stamp: metadata of the schema.
         reads: the columns in which a method needs a value; without one its row has an error.
     """
     test = rows.filter(pc.equal(rows["split"], "test"))
@@ -67,7 +65,7 @@ def predict(
             good &= np.asarray(pc.is_valid(test[column]))
         made.append(_judged(test.filter(pa.array(good)), name, method, threshold))
         made.append(_failed(test.filter(pa.array(~good)), name, reads.get(name, ())))
-    return pa.concat_tables(made).replace_schema_metadata(stamp)
+    return pa.concat_tables(made)
 
 
 def _failed(rows: pa.Table, name: str, reads: Sequence[str]) -> pa.Table:

@@ -4,16 +4,20 @@ import numpy as np
 import pyarrow.compute as pc
 
 from sensloc.figure import Example, choose, contact_sheet
-from sensloc.images import fetch
-from sensloc.pixels import decode
-from sensloc.run import RunDir
+from sensloc.images import ImageError
+from sensloc.pixels import read
+from sensloc.run import RunDir, RunError
 from sensloc.stages import ray_data
 
 METHOD = "sensitivity_calibrated"
 
 
 def figure(run: RunDir) -> None:
-    """``predictions/`` and ``sensitivity/`` -> ``examples.png``: hits and misses, drawn by seed."""
+    """``predictions/`` and ``sensitivity/`` -> ``examples.png``: hits and misses, drawn by seed.
+
+    Raises:
+        RunError: one of their images is not what it was.
+    """
     run.require("evaluate")
     with run.stage("figure", "examples.png"):
         run.write("examples.png", contact_sheet(_examples(run)))
@@ -29,17 +33,19 @@ def _examples(run: RunDir) -> list[Example]:
     rows = ray_data.load(
         run,
         run.files("sensitivity"),
-        ["image_id", "uri", "class_name", "wnid", "boxes", "map", "width", "height"],
+        ["image_id", "uri", "content", "class_name", "wnid", "boxes", "map", "width", "height"],
         where=pc.field("image_id").isin(drawn),
     ).to_pylist()
-    grid = run.config.sensitivity.grid
+    grid, size = run.config.sensitivity.grid, max(run.config.classifier.input_size, 224)
+    uris, contents = zip(*((row["uri"], row["content"]) for row in rows), strict=True)
+    limit = run.config.dataset.max_pixels
     made = {}
-    for row, data in zip(rows, fetch([row["uri"] for row in rows]), strict=True):
-        if not isinstance(data, bytes):
-            raise data
+    for row, pixels in zip(rows, read(uris, size, 8, limit, contents), strict=True):
+        if isinstance(pixels, ImageError):
+            raise RunError(str(pixels))
         made[row["image_id"]] = Example(
             title=row["class_name"] or row["wnid"],
-            pixels=decode(data, max(run.config.classifier.input_size, 224)),
+            pixels=pixels,
             aspect=row["width"] / row["height"],
             map=np.array(row["map"], np.float32).reshape(grid, grid),
             truth=np.array(row["boxes"]),

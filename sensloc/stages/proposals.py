@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,13 +40,7 @@ def propose(run: RunDir, taken: Draw) -> None:
     """
     if catalogue.wants_proposals(run.config.compare.methods):
         learn_objectness(run)
-    files = dict(zip(unit_names(run), run.files("sensitivity"), strict=True))
-    units.each(run, PROPOSALS, list(files), Proposer, files, taken)
-
-
-def unit_names(run: RunDir) -> list[str]:
-    """A unit per file of ``sensitivity/``."""
-    return [f"{i:05d}" for i in range(len(run.files("sensitivity")))]
+    units.each(run, PROPOSALS, units.names(run, "sensitivity"), Proposer, taken)
 
 
 # --------------------------------------------------------------------------- learning
@@ -116,15 +110,16 @@ def _descriptors(pixels: Pixels, row: dict[str, Any], each: int) -> npt.NDArray[
 class Proposer:
     """The objectness measure: a file of ``sensitivity/`` in, rows with proposals out."""
 
-    def __init__(self, run: RunDir, files: Mapping[str, str], taken: Draw) -> None:
-        self.run, self.files, self.taken = run, files, taken
+    def __init__(self, run: RunDir, taken: Draw) -> None:
+        self.run, self.taken = run, taken
         self.model = None
         if catalogue.wants_proposals(run.config.compare.methods):
             self.model = objectness.Objectness.load(run.at("compare/objectness.json"))
 
     def __call__(self, unit: str) -> pa.Table:
         """Add ``proposals``, ``objectness``, ``found`` (see RECALL_AT) and ``failures``."""
-        rows = self.taken(ray_data.load(self.run, [self.files[unit]], CARRIED, errors=True))
+        file = f"{self.run.path('sensitivity')}/{unit}.parquet"
+        rows = self.taken(ray_data.load(self.run, [file], CARRIED, errors=True))
         config, made = self.run.config.compare, []
         for row, pixels in zip(rows.to_pylist(), self._pixels(rows), strict=True):
             made.append(self._propose(row, pixels, config.proposals))

@@ -1,7 +1,10 @@
 """The manifest -> one sensitivity map per image, from one backward pass each."""
 
+import json
 import logging
+import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,87 +13,141 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
-from ray.data import ActorPoolStrategy
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from torch import nn
 
-from sensloc import tables
-from sensloc.classifiers import load_network, prepare
-from sensloc.config import SceneNet
+from sensloc import isolation, tables
+from sensloc.classifiers import load_network, prepare, weights_hash
+from sensloc.config import Config, SceneNet
 from sensloc.images import ImageError
-from sensloc.methods.learned import column
-from sensloc.pixels import read
+from sensloc.pixels import Pixels, read
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import PREDICTED, Gradient, MapMaker, class_score_gradient
-from sensloc.splits import NAMES, keys
-from sensloc.stages import ray_data
+from sensloc.splits import NAMES
+from sensloc.stages import ray_data, units
 
 log = logging.getLogger(__name__)
+
+CRASHES = (WorkerCrashedError, OutOfMemoryError)
+"""What Ray raises when a task's process has died ``ray_data.RETRIES`` times."""
 
 
 def sensitivity(run: RunDir) -> None:
     """``manifest/`` -> ``sensitivity/``: one map per image, from one backward pass.
 
     Raises:
-        RunError: the table does not hold every row of the manifest exactly once.
+        RunError: the table does not hold every row of the manifest exactly once, or the weights
+            are not those of the attempt that was cut off.
     """
     run.require("manifest")
-    config, resources = run.config, run.config.resources
-    # an actor that cannot start is tried again and again: a task says why, once
-    check = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
-    ray.get(check.remote(run))
-    # those that there is room for now, beside two tasks; autoscaling may add more
-    at_once = ray_data.room(
-        resources.cpus_per_actor, resources.gpus_per_actor, 2 * resources.cpus_per_task
-    )
-    with run.stage("sensitivity", "sensitivity") as facts:
-        rows = (
-            ray_data.read(run, "manifest")
-            .map_batches(
-                partial(
-                    decode_images,
-                    size=config.classifier.input_size,
-                    connections=resources.connections,
-                ),
-                batch_format="pyarrow",
-                batch_size=config.sensitivity.batch_size,
-                num_cpus=resources.cpus_per_task,
-            )
-            .map_batches(
-                SensitivityActor,
-                fn_constructor_args=(run,),
-                batch_format="pyarrow",
-                batch_size=config.sensitivity.batch_size,
-                compute=ActorPoolStrategy(
-                    min_size=1,
-                    max_size=resources.actors,
-                    initial_size=min(at_once, resources.actors),
-                ),
-                num_cpus=resources.cpus_per_actor,
-                num_gpus=resources.gpus_per_actor,
-            )
-        )
-        ray_data.write(rows, run, "sensitivity")
-        facts |= _account(run)
+    with run.stage("sensitivity", "sensitivity", of={"weights": weights(run)}) as facts:
+        todo, began = _missing(run), time.monotonic()
+        try:
+            _make(run, todo)
+        except CRASHES as error:
+            log.warning("workers died again and again (%s): decoding image by image", error)
+            _make(run, _missing(run), isolated=True)
+        seconds = time.monotonic() - began
+        facts |= _account(run, todo, seconds)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
-def decode_images(rows: pa.Table, size: int, connections: int) -> pa.Table:
-    """Add ``pixels``, uint8 [S * S * 3] per row (zeros where there is an error)."""
+def _missing(run: RunDir) -> list[str]:
+    return units.missing(run, "sensitivity", units.names(run, "manifest"))
+
+
+def _make(run: RunDir, todo: Sequence[str], isolated: bool = False) -> None:
+    """The chain: a unit's images are decoded in a task, and mapped and written by an actor."""
+    if not todo:
+        return
+    resources = run.config.resources
+    units.finish(
+        units.dataset(todo)
+        .map(
+            partial(decode_unit, run=run, isolated=isolated),
+            num_cpus=resources.cpus_per_task,
+            ray_remote_args_fn=ray_data.for_tasks,
+        )
+        .map(
+            SensitivityActor,  # type: ignore[arg-type]
+            fn_constructor_args=(run,),
+            **units.pool(
+                min(resources.actors, len(todo)),
+                resources.cpus_per_actor,
+                resources.gpus_per_actor,
+                spare=2 * resources.cpus_per_task,
+            ),
+        )
+    )
+
+
+def weights(run: RunDir) -> str:
+    """A hash of the run's network, loaded and prepared once in a task.
+
+    An actor that cannot start is tried again and again: this says why, once.
+    """
+    check: Any = ray.remote(num_cpus=run.config.resources.cpus_per_actor)(_weights)
+    return str(ray.get(check.remote(run)))
+
+
+def _weights(run: RunDir) -> str:
+    network = load_network_of(run)
+    found = weights_hash(network)
+    prepare(network, run.config.classifier)
+    return found
+
+
+def decode_unit(row: dict[str, Any], run: RunDir, isolated: bool = False) -> dict[str, Any]:
+    """A file of the manifest -> its images' pixels, as plain bytes: one row, however long.
+
+    Args:
+        row: with the unit's name.
+        run: the run.
+        isolated: each image in a child process, so that one that kills it is an error.
+
+    Returns:
+        unit; pixels, uint8 [n * S * S * 3] (zeros where there is an error); errors, JSON [n].
+    """
+    size = run.config.classifier.input_size
+    rows = _manifest_rows(run, row["unit"])
     errors = rows["error"].to_pylist()
     wanted = [i for i, error in enumerate(errors) if error is None]
-    uris = rows["uri"].to_pylist()
+    some = rows.take(pa.array(wanted, pa.int64()))
+    pairs = list(zip(some["uri"].to_pylist(), some["content"].to_pylist(), strict=True))
+    found = _isolated(pairs, run.config) if isolated else _read(pairs, run.config)
     pixels = np.zeros((len(rows), size, size, 3), np.uint8)
-    found = read([uris[i] for i in wanted], size, connections)
     for i, one in zip(wanted, found, strict=True):
         if isinstance(one, ImageError):
             errors[i] = str(one)
         else:
             pixels[i] = one
-    column = tables.fixed(pixels.reshape(len(rows), -1), pa.uint8())
-    where = rows.schema.get_field_index("error")
-    return rows.set_column(where, "error", pa.array(errors, pa.string())).append_column(
-        "pixels", column
+    return {"unit": row["unit"], "pixels": pixels.tobytes(), "errors": json.dumps(errors)}
+
+
+def _read(pairs: Sequence[tuple[str, str]], config: Config) -> list[Pixels | ImageError]:
+    """The pixels of images, given as uri and content."""
+    uris, contents = zip(*pairs, strict=True) if pairs else ((), ())
+    return read(
+        uris,
+        config.classifier.input_size,
+        config.resources.connections,
+        config.dataset.max_pixels,
+        contents,
     )
+
+
+def _isolated(pairs: Sequence[tuple[str, str]], config: Config) -> list[Pixels | ImageError]:
+    """The same, each image in a child process."""
+    found = isolation.each(partial(_read, config=config), [[pair] for pair in pairs])
+    return [
+        ImageError(f"{uri}: killed the process that decoded it") if one is None else one[0]
+        for (uri, _), one in zip(pairs, found, strict=True)
+    ]
+
+
+def _manifest_rows(run: RunDir, unit: str) -> pa.Table:
+    file = f"{run.path('manifest')}/{unit}.parquet"
+    return ray_data.load(run, [file], None, errors=True).combine_chunks()
 
 
 def load_network_of(run: RunDir) -> nn.Module:
@@ -117,27 +174,33 @@ def map_maker(
     )
 
 
-def _check(run: RunDir) -> None:
-    """Load and prepare the network once, for what that may raise."""
-    prepare(load_network_of(run), run.config.classifier)
-
-
 class SensitivityActor:
-    """One network, held on one device: rows with pixels in, rows of the sensitivity table out."""
+    """One network, held on one device: a unit's pixels in, its file of maps written."""
 
     def __init__(self, run: RunDir) -> None:
         config = run.config
         device = "cuda" if config.resources.gpus_per_actor else "cpu"
         torch.set_num_threads(1)  # more would sum in another order: more actors are as fast
-        self.config = config
-        self.stamp = ray_data.stamp(run)
+        self.run, self.config = run, config
         network = prepare(load_network_of(run), config.classifier, device)
         self.make = map_maker(run, network, device)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows of the manifest with pixels -> rows of the sensitivity table."""
-        size, grid = self.config.classifier.input_size, self.config.sensitivity.grid
-        pixels = column(rows, "pixels").reshape(-1, size, size, 3)
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """See ``decode_unit`` for the row."""
+        rows, size = _manifest_rows(self.run, row["unit"]), self.config.classifier.input_size
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(len(rows), size, size, 3)
+        where = rows.schema.get_field_index("error")
+        errors = pa.array(json.loads(row["errors"]), pa.string())
+        rows, step = rows.set_column(where, "error", errors), self.config.sensitivity.batch_size
+        made = [
+            self.maps(rows.slice(start, step), pixels[start : start + step])
+            for start in range(0, len(rows), step)
+        ]
+        return units.write(self.run, "sensitivity", row["unit"], pa.concat_tables(made))
+
+    def maps(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """One batch: rows of the manifest and uint8 [n, S, S, 3] -> rows of the table."""
+        grid = self.config.sensitivity.grid
         index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
         truth = self.config.sensitivity.label == "truth"
         maps = self.make(pixels, index if truth else np.full_like(index, PREDICTED))
@@ -164,34 +227,38 @@ class SensitivityActor:
             "map_width": pa.array([grid] * n, pa.int32()),
             "error": pa.array(errors, pa.string()),
         }
-        schema = tables.sensitivity(grid).with_metadata(self.stamp)
-        return pa.table({**{name: rows[name] for name in rows.column_names}, **new}, schema)
+        kept = {name: rows[name] for name in rows.column_names}
+        return pa.table(kept | new, tables.sensitivity(grid))
 
 
-def _account(run: RunDir) -> dict[str, Any]:
-    """Compare the table with the manifest, and count rows, errors and top-1 in percent."""
-    columns = ["image_id", "split", "class_index", "predicted_index", "error"]
-    made = list(ray_data.over_files(run, "sensitivity", columns, _tally, errors=True))
-    ids, total = [part for part, _ in made], sum((part for _, part in made), Counter[str]())
-    wanted = ray_data.over_files(run, "manifest", ["image_id"], _ids, errors=True)
-    if not np.array_equal(np.sort(np.concatenate(ids)), np.sort(np.concatenate(list(wanted)))):
+def _account(run: RunDir, made: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Compare the table with the manifest, and count rows, errors and top-1 in percent.
+
+    Args:
+        run: the run.
+        made: units that this attempt made.
+        seconds: that it took for them.
+    """
+    if not ray_data.same_rows(run, "sensitivity", "manifest"):
         raise RunError(
-            f"{run.at('sensitivity')} does not hold every row of the manifest exactly once "
-            f"({total['rows']} rows): run jobs/sensitivity.py again"
+            f"{run.at('sensitivity')} does not hold every row of the manifest exactly once: run "
+            "jobs/sensitivity.py again"
         )
+    columns = ["split", "class_index", "predicted_index", "error"]
+    by_file = ray_data.by_file(run, "sensitivity", columns, _tally)
+    total = sum(by_file.values(), Counter[str]())
+    ours = {f"{run.path('sensitivity')}/{unit}.parquet" for unit in made}
+    rows = sum(counts["rows"] for file, counts in by_file.items() if file in ours)
     top1 = {
         split: round(100 * total[f"{split} right"] / total[split], 2)
         for split in NAMES
         if total[split]
     }
-    return {"rows": total["rows"], "errors": total["errors"], "top1": top1}
+    rate = round(rows / seconds, 2) if rows else None
+    return {"rows": total["rows"], "errors": total["errors"], "top1": top1, "images_per_s": rate}
 
 
-def _ids(rows: pa.Table) -> Any:
-    return keys(rows["image_id"].to_pylist(), 0)
-
-
-def _tally(rows: pa.Table) -> tuple[Any, Counter[str]]:
+def _tally(rows: pa.Table) -> Counter[str]:
     good = rows.filter(pc.is_null(rows["error"]))
     total = Counter(rows=len(rows), errors=len(rows) - len(good))
     for split in NAMES:
@@ -199,4 +266,4 @@ def _tally(rows: pa.Table) -> tuple[Any, Counter[str]]:
         total[split] = len(mine)
         right = pc.equal(mine["class_index"], mine["predicted_index"])
         total[f"{split} right"] = pc.sum(right).as_py() or 0
-    return _ids(rows), total
+    return total

@@ -1,15 +1,23 @@
-"""Work that is cut into units, each a Parquet file: what is written is never done again."""
+"""Work that is cut into units, each a Parquet file: what is written is never done again.
+
+A unit's file is a pure function of the run, appears whole or not at all, and has one name,
+whoever makes it. So a killed worker, node or driver costs the units at work and nothing else, and
+a unit that two workers made is there once.
+"""
 
 import io
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, Dataset
 
 from sensloc.run import RunDir
 from sensloc.stages import ray_data
@@ -17,7 +25,47 @@ from sensloc.stages import ray_data
 log = logging.getLogger(__name__)
 
 Worker = Callable[[str], pa.Table]
-"""From a unit's name to its rows; made once per actor."""
+"""From a unit's name to its rows."""
+
+ROWS_PER_GROUP = 1024
+"""Of a unit's file, so that a few rows of a long one cost little."""
+
+MOST_TASKS = 1000
+"""Units that take no time share a task where there are more of them."""
+
+
+def names(run: RunDir, stage: str) -> list[str]:
+    """The units of a stage that are there, sorted."""
+    return [PurePosixPath(file).stem for file in run.files(stage)]
+
+
+def missing(run: RunDir, stage: str, units: Sequence[str]) -> list[str]:
+    """The units that are to do; files that are not whole tables of this config are deleted."""
+    there = dict(zip(names(run, stage), run.files(stage), strict=True))
+    with ThreadPoolExecutor(16) as pool:
+        good = dict(zip(there, pool.map(partial(_is_whole, run), there.values()), strict=True))
+    for unit in [unit for unit, fine in good.items() if not fine or unit not in set(units)]:
+        log.warning("%s: not a whole table of this run: deleted", there[unit])
+        run.filesystem.rm_file(there.pop(unit))
+    todo = [unit for unit in units if unit not in there]
+    if there and todo:
+        log.info("%s: %d of %d units to do", stage, len(todo), len(units))
+    return todo
+
+
+def _is_whole(run: RunDir, file: str) -> bool:
+    try:
+        with run.filesystem.open(file, "rb") as opened:
+            found = pq.read_schema(opened).metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return found.get(b"sensloc.config_hash") == run.config.fingerprint.encode()
+
+
+def dataset(units: Sequence[str]) -> Dataset:
+    """A row and a block per unit: {"unit": its name}."""
+    rows = [{"unit": unit} for unit in units]
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
 
 
 def each(
@@ -32,8 +80,6 @@ def each(
 ) -> None:
     """Write ``<stage>/<unit>.parquet`` for every unit that has none yet, in an actor pool.
 
-    A file appears whole or not at all, so a run that was killed goes on where it was.
-
     Args:
         run: where to.
         stage: folder of the run directory.
@@ -44,28 +90,81 @@ def each(
         gpus: of an actor.
         actors: at most so many; None: as many as there is room for.
     """
-    done = {PurePosixPath(file).stem for file in run.files(stage)}
-    todo = [{"unit": unit} for unit in units if unit not in done]
+    todo = missing(run, stage, units)
     if not todo:
         return
-    log.info("%s: %d of %d units to do", stage, len(todo), len(units))
-    most = min(actors or len(todo), len(todo))
-    at_once = min(ray_data.room(cpus, gpus), most)  # autoscaling may add more
-    results = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
-        _Unit,  # type: ignore[arg-type]
-        fn_constructor_args=(run, stage, make, [ray.put(args)]),  # in a list: fetched, not copied
-        compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_once),
-        num_cpus=cpus,
-        num_gpus=gpus,
+    finish(
+        dataset(todo).map(
+            _Unit,  # type: ignore[arg-type]
+            fn_constructor_args=(run, stage, make, [ray.put(args)]),  # a list: not copied
+            **pool(min(actors or len(todo), len(todo)), cpus, gpus),
+        )
     )
-    for _ in results.iter_rows():  # Ray says how far it is
+
+
+def each_quick(
+    run: RunDir,
+    stage: str,
+    units: Mapping[str, Any],
+    function: Callable[..., pa.Table],
+    *args: Any,
+) -> None:
+    """The same by ``function(run, what, *args)`` in tasks, for what takes little time.
+
+    Args:
+        run: where to.
+        stage: folder of the run directory.
+        units: by name, what each is: plain values, for JSON.
+        function: from a unit to its rows.
+        args: for ``function``.
+    """
+    todo = missing(run, stage, list(units))
+    if not todo:
+        return
+    rows = [{"unit": unit, "what": json.dumps(units[unit])} for unit in todo]
+    work = partial(_quick, run=run, stage=stage, function=function, args=[ray.put(args)])
+    finish(
+        ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS)).map(
+            work, num_cpus=run.config.resources.cpus_per_task, ray_remote_args_fn=ray_data.for_tasks
+        )
+    )
+
+
+def pool(most: int, cpus: float, gpus: float, spare: float = 0.0) -> dict[str, Any]:
+    """Arguments of ``Dataset.map`` for actors: those that there is room for now, more later.
+
+    Args:
+        most: actors.
+        cpus: of one.
+        gpus: of one.
+        spare: CPUs for others.
+    """
+    at_once = min(ray_data.room(cpus, gpus, spare), most)  # autoscaling may add more
+    return {
+        "compute": ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_once),
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "ray_remote_args_fn": ray_data.for_actors,
+    }
+
+
+def finish(rows: Dataset) -> None:
+    """Run a chain to its end; Ray says how far it is."""
+    for _ in rows.iter_rows():
         pass
+
+
+def write(run: RunDir, stage: str, unit: str, table: pa.Table) -> dict[str, Any]:
+    """Write a unit's file, and say so in a row."""
+    run.write(f"{stage}/{unit}.parquet", parquet(table, ray_data.stamp(run)))
+    return {"unit": unit, "rows": len(table)}
 
 
 def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
     """A table as the bytes of a Parquet file."""
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(stamp), buffer, compression="zstd")
+    stamped = table.replace_schema_metadata(stamp)
+    pq.write_table(stamped, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
     return buffer.getvalue()
 
 
@@ -79,8 +178,15 @@ class _Unit:
         self.work = make(run, *ray.get(args[0]))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        table = self.work(row["unit"])
-        self.run.write(
-            f"{self.stage}/{row['unit']}.parquet", parquet(table, ray_data.stamp(self.run))
-        )
-        return {"unit": row["unit"], "rows": len(table)}
+        return write(self.run, self.stage, row["unit"], self.work(row["unit"]))
+
+
+def _quick(
+    row: dict[str, Any],
+    run: RunDir,
+    stage: str,
+    function: Callable[..., pa.Table],
+    args: list[Any],
+) -> dict[str, Any]:
+    table = function(run, json.loads(row["what"]), *ray.get(args[0]))
+    return write(run, stage, row["unit"], table)

@@ -1,0 +1,150 @@
+"""Annotated images of any layout -> tar shards that the layout ``webdataset`` reads."""
+
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc.datasets import reader_for
+from sensloc.datasets.files import IMAGE_SUFFIXES, chunks
+from sensloc.images import ImageError, fetch
+from sensloc.run import RunDir
+from sensloc.splits import key
+from sensloc.stages import manifest, ray_data, units
+
+log = logging.getLogger(__name__)
+
+IMAGES_PER_SHARD = 1000
+
+SHARD_BYTES = 2**27
+"""Where the images are large, a unit's images fill several shards of about this size."""
+
+AT_ONCE = 64
+"""Images in memory beside a shard."""
+
+INDEX = "packed"
+
+Draw = tuple[int, int]
+"""Seed and limit of a ``manifest.Drawn``."""
+
+Sample = tuple[dict[str, Any], bytes | None]
+"""A row of an annotation, and its image; none where the row has an error."""
+
+PACKED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("uri", pa.string()),  # of the image that was packed
+        ("error", pa.string()),  # why there is none in the shard; null when there is
+    ]
+)
+"""One row per packed image."""
+
+
+def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
+    """Write ``shard-*.tar``, and ``packed/``: which image is in which of them.
+
+    A run on the shards gives the tables of a run on the files, but for the uri: image ids, boxes,
+    sets, errors. Shards of equal images are equal byte by byte.
+
+    Args:
+        run: where to.
+        images_per_shard: fewer of them where they are large, see ``SHARD_BYTES``.
+
+    Raises:
+        DatasetError: nothing usable under the root, or an image_id that occurs twice.
+    """
+    if not run.finished("pack"):
+        reader = reader_for(run.config.dataset)
+        reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
+        listing = f"{key(json.dumps(reading), 0):016x}"
+        with run.stage(
+            "pack",
+            *(INDEX, manifest.WORK),
+            of={"data set's listing": listing},
+            images_per_shard=images_per_shard,
+        ) as facts:
+            units.each_quick(run, manifest.ANNOTATIONS, reading, manifest.read_annotations, reader)
+            drawn = manifest.draw(run)
+            spans = drawn.spans(facts["images_per_shard"])
+            todo = {unit: (unit, cut) for unit, cut in spans.items()}
+            units.each_quick(run, INDEX, todo, pack_images, (drawn.seed, drawn.limit))
+            packed = ray_data.load(run, run.files(INDEX), ["shard", "error"], errors=True)
+            errors = len(packed) - packed["error"].null_count
+            facts |= {"images": len(packed) - errors, "errors": errors}
+            facts |= {"shards": pc.count_distinct(packed["shard"]).as_py()}
+        run.remove(manifest.WORK)
+    return "{images} images in {shards} shards, {errors} errors".format(**run.stages()["pack"])
+
+
+def pack_images(run: RunDir, what: tuple[str, Sequence[manifest.Span]], drawn: Draw) -> pa.Table:
+    """Some annotated images -> their shards, and the rows of the index."""
+    unit, spans = what
+    rows = pa.concat_tables([manifest._read_span(run, *span) for span in spans])
+    packed: list[dict[str, Any]] = []
+    samples = _samples(manifest.select(rows, *drawn).to_pylist(), run)
+    for i, (tar, of_tar) in enumerate(tars(samples)):
+        name = f"shard-{unit}.tar" if i == 0 else f"shard-{unit}-{i}.tar"
+        run.write(name, tar)
+        packed += [row | {"shard": name} for row in of_tar]
+    return pa.Table.from_pylist(packed, PACKED)
+
+
+def tars(samples: Iterator[Sample]) -> Iterator[tuple[bytes, list[dict[str, Any]]]]:
+    """The samples as tar files with their rows, a new one where one has ``SHARD_BYTES``."""
+    full = True
+    while full:
+        full, rows, buffer = False, [], io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as shard:
+            for row, image in samples:
+                rows.append(row)
+                # dots part the suffix from the key, slashes are folders
+                name = quote(row["image_id"], safe="").replace(".", "%2E")
+                if image is not None:
+                    _add(shard, f"{name}.{_suffix(row['uri'])}", image)
+                _add(shard, f"{name}.json", json.dumps(_note(row)).encode())
+                if buffer.tell() >= SHARD_BYTES:
+                    full = True
+                    break
+        if rows:
+            yield buffer.getvalue(), rows
+
+
+def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)  # owner and time are 0
+    header.size = len(data)
+    shard.addfile(header, io.BytesIO(data))
+
+
+def _samples(rows: list[dict[str, Any]], run: RunDir) -> Iterator[Sample]:
+    """Each row and its image's bytes; with an error, as in the manifest, where there are none."""
+    for some in chunks(rows, AT_ONCE):
+        fine = [row["uri"] for row in some if row["error"] is None]
+        fetched = iter(fetch(fine, run.config.resources.connections))
+        for row in some:
+            data = None if row["error"] else next(fetched)
+            if isinstance(data, ImageError):
+                row["error"], data = f"{row['uri']}: {data}", None
+            yield row, data
+
+
+def _suffix(uri: str) -> str:
+    """Of the image's name in the shard. What it is decoded by is its bytes."""
+    suffix = f".{uri.rpartition('.')[2].lower()}"
+    return suffix[1:] if suffix in IMAGE_SUFFIXES else "jpg"
+
+
+def _note(row: dict[str, Any]) -> dict[str, Any]:
+    """The JSON annotation of ``sensloc.datasets.webdataset``."""
+    names = ("image_id", "wnid", "class_name", "source")
+    note = {name: row[name] for name in names}
+    if row["error"]:
+        return note | {"error": row["error"]}
+    note |= {"boxes": row["corners"], "convention": row["convention"]}
+    return note | dict(zip(("width", "height"), row["size"] or (), strict=False))

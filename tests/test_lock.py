@@ -1,0 +1,155 @@
+"""One job per run directory: who is alive keeps it, who is dead needs nobody to clean up."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from sensloc import lock
+from sensloc.lock import LockedError
+
+BEAT = 0.05
+
+
+@pytest.fixture(params=["local", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "local":
+        yield str(tmp_path / "run")
+        return
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+        boto3.client("s3").create_bucket(Bucket="locks")
+        yield "s3://locks/run"
+        fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+def left(url: str, content: dict[str, object], number: int = 1) -> None:
+    """A lock that somebody left."""
+    path = f"{url}/.lock/{number:06d}.json"
+    with fsspec.open(path, "w", auto_mkdir=True) as file:
+        json.dump(content, file)
+
+
+def locks(url: str) -> list[str]:
+    files, path = fsspec.core.url_to_fs(url)
+    files.invalidate_cache()
+    return [Path(found).name for found in files.glob(f"{path}/.lock/*.json")]
+
+
+def unwanted() -> None:
+    pytest.fail("the lock was lost")
+
+
+def dead_process() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_second_job_is_refused_and_the_first_goes_on(url: str) -> None:
+    with lock.held(url, unwanted, BEAT):
+        with pytest.raises(LockedError, match=socket.gethostname()), lock.held(url, unwanted, BEAT):
+            pytest.fail("two at once")
+        assert (lock.holder(url) or {})["dead"] is False
+    assert locks(url) == []
+    assert lock.holder(url) is None
+    with lock.held(url, unwanted, BEAT):
+        pass
+
+
+def test_a_dead_job_of_this_machine_is_followed_at_once(url: str) -> None:
+    left(url, {"job": "a", "host": socket.gethostname(), "pid": dead_process(), "beat": 3})
+    assert (lock.holder(url) or {})["dead"] is True
+    began = time.monotonic()
+    with lock.held(url, unwanted, beat=100):
+        assert locks(url) == ["000002.json"]
+    assert time.monotonic() - began < 100, "there was nothing to wait for"
+    assert locks(url) == []
+
+
+def test_a_job_of_another_machine_that_is_not_renewed_is_followed(url: str) -> None:
+    left(url, {"job": "a", "host": "elsewhere", "pid": 1, "beat": 3}, number=7)
+    with lock.held(url, unwanted, BEAT):
+        assert locks(url) == ["000008.json"]
+
+
+def test_a_job_of_another_machine_that_is_renewed_is_not(url: str) -> None:
+    done = threading.Event()
+
+    def renew() -> None:
+        beat = 0
+        while not done.wait(BEAT):
+            left(url, {"job": "a", "host": "elsewhere", "pid": 1, "beat": (beat := beat + 1)})
+
+    keeper = threading.Thread(target=renew)
+    left(url, {"job": "a", "host": "elsewhere", "pid": 1, "beat": 0})
+    keeper.start()
+    try:
+        with pytest.raises(LockedError, match="elsewhere"), lock.held(url, unwanted, 4 * BEAT):
+            pytest.fail("two at once")
+    finally:
+        done.set()
+        keeper.join()
+    assert locks(url) == ["000001.json"]
+
+
+def test_of_many_that_follow_a_dead_job_one_can(url: str) -> None:
+    left(url, {"job": "a", "host": socket.gethostname(), "pid": dead_process(), "beat": 3})
+    inside, together = [], threading.Barrier(8)
+
+    def follow(name: int) -> str:
+        together.wait()
+        try:
+            with lock.held(url, unwanted, BEAT):
+                inside.append(name)
+                time.sleep(20 * BEAT)
+                return "held"
+        except LockedError:
+            return "refused"
+
+    with ThreadPoolExecutor(8) as pool:
+        said = list(pool.map(follow, range(8)))
+    assert said.count("held") == 1
+    assert said.count("refused") == 7
+    assert locks(url) == []
+
+
+def test_a_job_that_was_taken_over_is_told_and_leaves_the_other_alone(url: str) -> None:
+    told = threading.Event()
+    with lock.held(url, told.set, BEAT):
+        files, path = fsspec.core.url_to_fs(url)
+        left(url, {"job": "b", "host": "elsewhere", "pid": 1, "beat": 0}, number=2)
+        files.rm_file(f"{path}/.lock/000001.json")
+        assert told.wait(30)
+    assert locks(url) == ["000002.json"]
+
+
+def test_a_lock_is_renewed(url: str) -> None:
+    with lock.held(url, unwanted, BEAT):
+        first = lock.holder(url)
+        for _ in range(200):
+            if lock.holder(url) != first:
+                break
+            time.sleep(BEAT)
+        assert lock.holder(url) != first

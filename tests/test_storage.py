@@ -1,0 +1,387 @@
+"""Laws of fetching, on a real S3 API: ranges are slices, outages are waited for and then said."""
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from sensloc import images
+from sensloc.config import WebDataset
+from sensloc.datasets.webdataset import WebDatasetReader
+from sensloc.errors import SenslocError, StorageError
+from sensloc.images import MAX_BLOCK, MAX_GAP, TRIES, ImageError, content_hash, fetch, read_range
+from sensloc.pixels import read
+
+SHARD = np.random.default_rng(0).bytes(3 * MAX_GAP)
+
+
+# --------------------------------------------------------------------------- ranges are slices
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("shards") / "a.tar"
+    file.write_bytes(SHARD)
+    return str(file)
+
+
+RANGES = st.lists(
+    st.tuples(st.integers(0, len(SHARD) + 10), st.integers(0, MAX_GAP * 2) | st.integers(0, 9)),
+    max_size=12,
+)
+
+
+def slices(shard: str, ranges: list[tuple[int, int]]) -> None:
+    """The law: what is fetched is what Python slices, or an error where the file ends before."""
+    uris = [f"{shard}#{start}+{length}" for start, length in ranges]
+    for uri, (start, length), found in zip(uris, ranges, fetch(uris), strict=True):
+        part = SHARD[start : start + length]
+        if len(part) == length:
+            assert found == part
+        else:
+            assert isinstance(found, ImageError)
+            assert str(found) == f"cannot read {uri}: the file ends before the range does"
+
+
+@settings(deadline=None)
+@given(RANGES, st.sampled_from([1, 100, 10_000, MAX_BLOCK]))
+def test_ranges_are_slices_however_they_are_merged(
+    shard: str, ranges: list[tuple[int, int]], block: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "MAX_BLOCK", block)
+        slices(shard, ranges)
+
+
+@pytest.mark.parametrize("length", [0, 1, 10**9, 10**17])
+@pytest.mark.parametrize("start", [len(SHARD) - 1, len(SHARD), 10**9, 10**17])
+def test_a_range_past_the_end_is_an_error_and_its_neighbours_are_read(
+    shard: str, start: int, length: int
+) -> None:
+    found = fetch([f"{shard}#0+4", f"{shard}#{start}+{length}", f"{shard}#4+4"])
+    assert [found[0], found[2]] == [SHARD[:4], SHARD[4:8]]
+    if length > len(SHARD) - start and length > 0:
+        assert isinstance(found[1], ImageError)
+    else:
+        assert found[1] == SHARD[start : start + length]
+
+
+@pytest.mark.parametrize("name", ["a#1+2", "b.tar#x", "c.tar#1", "d.tar#1+2+3", "e.tar #1+2"])
+def test_only_a_range_of_a_tar_is_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whole")
+    assert fetch([str(tmp_path / name)]) == [b"whole"]
+
+
+def test_read_range_is_short_where_the_file_ends(shard: str) -> None:
+    assert read_range(shard, 10, 20) == SHARD[10:20]
+    assert read_range(shard, len(SHARD) - 5, len(SHARD) + 5) == SHARD[-5:]
+    assert read_range(shard, len(SHARD) + 5, len(SHARD) + 9) == b""
+    with pytest.raises(ImageError, match=r"nothing\.tar"):
+        read_range(f"{shard}/nothing.tar", 0, 1)
+
+
+# --------------------------------------------------------------------------- local files
+
+
+def test_what_is_a_local_files_own_fault_is_an_error_at_once(tmp_path: Path) -> None:
+    good = tmp_path / "good.jpg"
+    good.write_bytes(b"good")
+    closed = tmp_path / "closed.jpg"
+    closed.symlink_to("/proc/1/mem")  # nobody may read it
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)  # to read it would take for ever
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    bad = {
+        str(tmp_path / "missing.jpg"): "FileNotFoundError",
+        str(tmp_path): "OSError: not a regular file",
+        str(good / "x.jpg"): "NotADirectoryError",
+        str(pipe): "OSError: not a regular file",
+        "/dev/zero": "OSError: not a regular file",
+        str(closed): "Error",
+        str(loop): "OSError: .*symbolic links",
+        f"{tmp_path}/{'x' * 300}.jpg": "OSError: .*too long",
+        "nul\0.jpg": "ValueError",
+        "nope://x/y.jpg": "ValueError: Protocol not known: nope",
+        "memory://nothing/there.jpg": "FileNotFoundError",
+        "": "OSError: not a regular file",
+    }
+    found = fetch([str(good), *bad, str(good)])
+    assert (found[0], found[-1]) == (b"good", b"good")
+    for (uri, reason), error in zip(bad.items(), found[1:-1], strict=True):
+        assert isinstance(error, ImageError)
+        assert re.match(f"cannot read {re.escape(uri)}: .*{reason}", str(error), re.DOTALL), error
+        assert "\n" not in str(error)
+
+
+def test_a_file_that_has_changed_is_an_error(tmp_path: Path) -> None:
+    uris, contents = [], []
+    for i in range(3):
+        file = tmp_path / f"{i}.png"
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(file)
+        uris.append(str(file))
+        contents.append(content_hash(file.read_bytes()))
+    assert contents[0] == hashlib.blake2b(Path(uris[0]).read_bytes(), digest_size=16).hexdigest()
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(uris[1])
+    first, changed, last = read(uris, 8, contents=contents)
+    assert str(changed) == f"{uris[1]}: has changed since the manifest was made"
+    assert np.array_equal(np.stack([first, last]), np.stack([read(uris, 8)[i] for i in (0, 2)]))
+    assert isinstance(read(uris, 8)[1], np.ndarray)
+
+
+def test_a_smaller_limit_of_pixels_holds(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (20, 20)).save(file)
+    assert isinstance(read([str(file)], 8, max_pixels=400)[0], np.ndarray)
+    (error,) = read([str(file)], 8, max_pixels=399)
+    assert str(error) == f"{file}: 20 x 20 is over 399 pixels"
+    with pytest.raises(ImageError, match="over 399"):
+        images.inspect(file.read_bytes(), 399)
+
+
+# --------------------------------------------------------------------------- an object store
+
+
+class Proxy:
+    """Lies before a server, and fails its first requests.
+
+    Attributes:
+        failures: connections that are still to fail; -1: all of them.
+        bytes: that are let through of a failing one's answer; None: not even the request.
+        requests: HTTP requests that came through.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.server = (host, port)
+        self.failures, self.bytes, self.requests = 0, None, 0
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def fail(self, failures: int, bytes: int | None = None) -> None:
+        self.failures, self.bytes = failures, bytes
+
+    def close(self) -> None:
+        self.listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        """One request per connection, so that each can fail."""
+        with client, contextlib.suppress(OSError):
+            with self.lock:
+                fails = self.failures != 0
+                self.failures -= self.failures > 0
+            if fails and self.bytes is None:
+                return
+            request = client.recv(1 << 16)
+            self.requests += request.startswith((b"GET", b"HEAD"))
+            with socket.create_connection(self.server) as server:
+                server.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+                left = self.bytes if fails else 1 << 60
+                while left and (data := server.recv(min(left, 1 << 16))):
+                    client.sendall(data)
+                    left -= len(data)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[tuple[str, int]]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def proxy(moto: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A real S3 API behind a proxy; its bucket holds ``a.tar`` and ten images."""
+    names = {
+        "AWS_ENDPOINT_URL": f"http://{moto[0]}:{moto[1]}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    client.put_object(Bucket="bucket", Key="a.tar", Body=SHARD)
+    client.put_object(Bucket="bucket", Key="empty.jpg", Body=b"")
+    for i in range(10):
+        client.put_object(Bucket="bucket", Key=f"{i}.jpg", Body=bytes([i]) * 1000)
+    proxy = Proxy(*moto)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setattr(images, "WAIT_S", 0.01)
+    fsspec.filesystem("s3").clear_instance_cache()
+    yield proxy
+    proxy.close()
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+IMAGES = [f"s3://bucket/{i}.jpg" for i in range(10)]
+CONTENTS = [bytes([i]) * 1000 for i in range(10)]
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(RANGES)
+def test_ranges_of_an_object_are_slices(proxy: Proxy, ranges: list[tuple[int, int]]) -> None:
+    slices("s3://bucket/a.tar", ranges)
+
+
+def test_an_image_is_one_request_and_neighbours_in_a_shard_are_one_together(proxy: Proxy) -> None:
+    assert fetch(IMAGES) == CONTENTS
+    assert proxy.requests == len(IMAGES)
+    proxy.requests = 0
+    ranges = [(512 * i, 500) for i in range(256)]
+    slices("s3://bucket/a.tar", ranges)
+    assert proxy.requests == 1
+    proxy.requests = 0
+    slices("s3://bucket/a.tar", [(0, 10), (10 + MAX_GAP, 10), (21 + 2 * MAX_GAP, 10)])
+    assert proxy.requests == 2, "the last gap is too wide"
+
+
+def test_what_is_an_objects_own_fault_is_an_error_at_once(proxy: Proxy) -> None:
+    bad = {
+        "s3://bucket/missing.jpg": "FileNotFoundError",
+        "s3://nowhere/0.jpg": "FileNotFoundError",
+        "s3://bucket": "ParamValidationError",
+        "s3://no bucket!/0.jpg": "ParamValidationError",
+        "s3://bucket/missing.tar#0+4": "FileNotFoundError",
+        "s3://bucket/a.tar#999999999+4": "the file ends before the range does",
+    }
+    found = fetch([*IMAGES, *bad, "s3://bucket/empty.jpg"])
+    assert found[:10] == CONTENTS
+    assert found[-1] == b""
+    for (uri, reason), error in zip(bad.items(), found[10:-1], strict=True):
+        assert isinstance(error, ImageError)
+        assert f"cannot read {uri}: " in str(error)
+        assert reason in str(error)
+    assert proxy.requests == len(found) - 2, "none was asked for twice"
+
+
+@pytest.mark.parametrize("cut", [None, 0, 20, 600], ids=["closed", "unheard", "header", "body"])
+@pytest.mark.parametrize("what", ["objects", "ranges"])
+def test_a_connection_that_is_cut_is_tried_again(
+    proxy: Proxy, cut: int | None, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "PATIENCE_S", 600)
+    proxy.fail(TRIES - 1, cut)
+    if what == "objects":
+        assert fetch(IMAGES, connections=1) == CONTENTS
+    else:
+        slices("s3://bucket/a.tar", [(0, 3000), (2000, 3000), (10**9, 1)])
+    assert proxy.failures == 0, "all of the cuts were met"
+
+
+@pytest.mark.parametrize("cut", [None, 600], ids=["closed", "body"])
+def test_storage_that_stays_away_is_said_with_the_uri_and_what_to_do(
+    proxy: Proxy, cut: int | None
+) -> None:
+    proxy.fail(-1, cut)
+    for uris in (["memory://no/such.jpg", IMAGES[3]], ["s3://bucket/a.tar#0+2000"]):
+        with pytest.raises(StorageError) as caught:
+            fetch(uris)
+        message = str(caught.value)
+        assert uris[-1].partition("#")[0] in message
+        assert f"after {TRIES} tries: run the same command again to go on" in message
+        assert isinstance(caught.value, SenslocError)
+    proxy.fail(0)
+    assert fetch(IMAGES) == CONTENTS, "and then it goes on"
+
+
+def test_an_outage_is_no_row_of_a_shard(proxy: Proxy) -> None:
+    """Neither an error row nor a shard that ends early: the job stops and goes on later."""
+    reader = WebDatasetReader(WebDataset(layout="webdataset", root="s3://bucket"))
+    (unit,) = reader.units()
+    (row,) = reader.read(unit)
+    assert "not a tar file" in str(row.error)
+    proxy.fail(-1)
+    with pytest.raises(StorageError, match=r"s3://bucket/a\.tar: .*run the same command again"):
+        list(reader.read(unit))
+
+
+def test_refused_credentials_are_no_files_fault(proxy: Proxy, moto: tuple[str, int]) -> None:
+    """A bucket that turns everybody away, as with keys that have run out."""
+    answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with serving(answer) as (port, asked), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        fsspec.filesystem("s3").clear_instance_cache()
+        with pytest.raises(StorageError, match=r"0\.jpg: PermissionError"):
+            fetch(IMAGES[:1])
+        assert asked() == TRIES
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Slow Down"])
+def test_a_server_in_trouble_is_asked_no_more_than_so_often(proxy: Proxy, status: str) -> None:
+    """s3fs and botocore would ask up to 125 times for each of our tries."""
+    answer = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    with serving(answer) as (port, asked), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        fsspec.filesystem("s3").clear_instance_cache()
+        with pytest.raises(StorageError, match=r"0\.jpg: OSError"):
+            fetch(IMAGES[:1])
+        assert asked() == TRIES
+
+
+def test_a_server_without_ranges_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes would be another image's."""
+    monkeypatch.setattr(images, "WAIT_S", 0.01)
+    body = b"x" * 5000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nConnection: close\r\n\r\n" + body
+    with serving(answer) as (port, _):
+        url = f"http://127.0.0.1:{port}/a.tar"
+        assert fetch([url]) == [body]
+        with pytest.raises(StorageError, match="sends whole files, not ranges of bytes"):
+            fetch([f"{url}#1000+1000"])
+
+
+@contextlib.contextmanager
+def serving(answer: bytes) -> Iterator[tuple[int, Callable[[], int]]]:
+    """A server that says the same to everyone; its port, and how often it was asked."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client, contextlib.suppress(OSError):
+                    if request := client.recv(1 << 16):
+                        asked.append(request)
+                        client.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], lambda: len(asked)
+    listener.close()
+
+
+def test_no_try_begins_after_patience_is_over(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "PATIENCE_S", 0.0)
+    proxy.fail(-1)
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match="after 1 tries"):
+        fetch(IMAGES[:1])
+    assert begun < time.monotonic()
