@@ -1,15 +1,18 @@
-# Two targets do everything on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# On a fresh machine with Python >= 3.11: `make demo` and `make test` do all that they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-all check format audit clean
 
 demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and a figure
 	$(BIN)/python jobs/localize.py conf/demo.toml
 
 test: check  ## all checks and tests
 	$(BIN)/python -m pytest
+
+test-all: check  ## the long ones too: 25 seeds of chaos and ten minutes of hostile input, some hours
+	SENSLOC_FUZZ_SECONDS=600 $(BIN)/python -m pytest -m ""
 
 check: $(VENV)/ready  ## lint, format, types
 	$(BIN)/ruff check
@@ -19,6 +22,10 @@ check: $(VENV)/ready  ## lint, format, types
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+audit: $(VENV)/ready  ## known vulnerabilities of what is installed: asks pypi.org, so no part of `test`
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/installed.txt
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sensloc needs Python >= 3.11")'

@@ -2,18 +2,19 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from chaos import assert_same, free_port
 from conftest import ROOT
 from PIL import Image
+from ray.job_submission import JobSubmissionClient
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -21,13 +22,8 @@ ENVIRONMENT = {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     "RAY_AUTH_MODE": "disabled",  # on loopback; a cluster uses token
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",  # as in cluster/Dockerfile
 }
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +65,20 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"no cluster at {address}: {log.read_text()}")
 
 
-def submit(head: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line of the README."""
+def ray_job(head: str, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``ray job ACTION``."""
     return subprocess.run(
-        [
-            BIN / "ray", "job", "submit", f"--address={head}", "--working-dir=.", "--",
-            "python", "jobs/localize.py", *arguments,
-        ],
+        [BIN / "ray", "job", action, f"--address={head}", *arguments],
         env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def submit(
+    head: str, *arguments: str | Path, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """The command line of the README."""
+    job = ("--", "python", "jobs/localize.py", *map(str, arguments))
+    return ray_job(head, "submit", "--working-dir=.", *options, *job)
 
 
 def test_the_submitted_demo_succeeds(head: str, tmp_path: Path) -> None:
@@ -107,3 +108,63 @@ def test_a_failing_job_fails_and_an_output_that_would_be_lost_is_said(head: str)
     assert done.returncode != 0
     assert "error: /no/such/folder" in done.stdout + done.stderr
     assert "runs/imagenet_mini goes with the submitted job's copy" in done.stdout + done.stderr
+
+
+SLOW = """
+name = "slow"
+output = "no/such/folder"
+
+[dataset]
+layout = "scenes"
+root = "no/such/folder"
+count = 640
+
+[classifier]
+source = "scenes"
+epochs = 1
+
+[sensitivity]
+grid = 8
+batch_size = 1
+
+[resources]
+actors = 1
+rows_per_block = 16
+"""
+"""Images one by one, 16 to a unit: 40 units in a stage of many seconds."""
+
+
+def units(run: Path) -> dict[Path, tuple[int, int]]:
+    """The unit files of a run: inode, and time of the last change in nanoseconds."""
+    found = [
+        file for stage in ("manifest", "sensitivity") for file in (run / stage).glob("*.parquet")
+    ]
+    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in found}
+
+
+def test_a_stopped_job_goes_on_where_it_was(head: str, tmp_path: Path) -> None:
+    config, run, whole = (tmp_path / name for name in ("slow.toml", "stopped", "whole"))
+    config.write_text(SLOW)
+    data = f"--data={tmp_path}/scenes"
+
+    first = ["--no-wait", "--submission-id=first"]
+    assert submit(head, config, data, f"--output={run}", options=first).returncode == 0
+    client = JobSubmissionClient(head)
+    while not any((run / "sensitivity").glob("*.parquet")):
+        assert not client.get_job_status("first").is_terminal(), client.get_job_logs("first")
+        time.sleep(0.2)
+    ray_job(head, "stop", "first")
+    assert client.get_job_status("first") == "STOPPED"
+    before = units(run)
+    assert 40 < len(before) < 80
+    assert "finished" not in json.loads((run / "run.json").read_text())["stages"]["sensitivity"]
+
+    done = submit(head, config, data, f"--output={run}", options=["--submission-id=second"])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    after = units(run)
+    assert len(after) == 80
+    assert before.items() <= after.items()
+
+    done = submit(head, config, data, f"--output={whole}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert_same(run, whole)

@@ -1,0 +1,173 @@
+"""What rehearsals of several sizes have taken, side by side, and a line to a size never tried."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc.rehearsal.measure import Job
+from sensloc.report import grid
+
+ALL_IMAGES = 14_197_122
+"""Of the whole of ImageNet."""
+
+READS_PER_ROW = 3
+"""The annotation once; the image for the manifest, and again for its sensitivity map."""
+
+KINDS = ("driver", "worker", "raylet", "gcs_server", "other")
+
+SCHEMA = pa.schema(
+    [
+        ("rows", pa.int64()),
+        ("figure", pa.string()),
+        ("unit", pa.string()),
+        ("value", pa.float64()),
+        ("grows", pa.bool_()),  # in proportion to the rows, or it has to be shown that it does not
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a rehearsal.
+
+    Attributes:
+        rows: of the rehearsal.
+        figure: what it is of.
+        unit: "s", "B" or "" for a count.
+        value: in that unit.
+        grows: whether a line through two sizes says what a third would take.
+    """
+
+    rows: int
+    figure: str
+    unit: str
+    value: float
+    grows: bool = True
+
+
+def figures(rows: int, job: Job, folder: Path) -> list[Figure]:
+    """The figures of one rehearsal.
+
+    Args:
+        rows: images.
+        job: what was measured of it.
+        folder: its run directory.
+    """
+    stages = json.loads((folder / "run.json").read_text())["stages"]
+    found = [Figure(rows, name, "s", facts["seconds"]) for name, facts in stages.items()]
+    found.append(Figure(rows, "the job", "s", job.seconds))
+    taken = job.samples.group_by("pid").aggregate([("cpu", "max")])["cpu_max"]
+    found.append(Figure(rows, "CPU", "s", pc.sum(taken).as_py()))
+    found += _memory(rows, job.samples)
+    written = 0
+    for name, files in _outputs(folder):
+        found.append(Figure(rows, f"{name} on disk", "B", sum(f.stat().st_size for f in files)))
+        written += len(files)
+    found.append(Figure(rows, "files written", "", written))
+    found.append(Figure(rows, "annotations and images read", "", READS_PER_ROW * rows))
+    return found
+
+
+def _memory(rows: int, samples: pa.Table) -> Iterator[Figure]:
+    """Peaks: of the largest process of each kind, of all together, of the object store."""
+    for kind in KINDS:
+        mine = samples.filter(pc.equal(samples["kind"], kind))
+        if len(mine):
+            grows, largest = kind in ("driver", "gcs_server"), pc.max(mine["anonymous"]).as_py()
+            name = kind if kind == "driver" else f"largest {kind}"
+            yield Figure(rows, f"{name}, own memory", "B", largest, grows)
+            yield Figure(
+                rows, f"{name}, with shared pages", "B", pc.max(mine["most"]).as_py(), grows
+            )
+    looks = samples.group_by("second").aggregate([("anonymous", "sum")])
+    yield Figure(
+        rows, "all processes, own memory", "B", pc.max(looks["anonymous_sum"]).as_py(), False
+    )
+    workers = samples.filter(pc.equal(samples["kind"], "worker")).group_by("second")
+    counts = workers.aggregate([("pid", "count")])["pid_count"]
+    yield Figure(rows, "workers at once", "", pc.max(counts).as_py() or 0, False)
+    for column, name in {"store": "object store touched", "spilled": "spilled"}.items():
+        yield Figure(rows, name, "B", pc.max(samples[column]).as_py() or 0, False)
+
+
+def _outputs(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """The folders of a run directory with their files, then the files beside them."""
+    entries = sorted(folder.iterdir())
+    for entry in entries:
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield f"{entry.name}/", [file for file in entry.rglob("*") if file.is_file()]
+    yield "other files", [entry for entry in entries if entry.is_file()]
+
+
+def line(found: Sequence[Figure], rows: int) -> float | None:
+    """What a figure would be at another size: on the line through its two largest sizes.
+
+    A figure that shrinks is taken to stay.
+
+    Returns:
+        None: it does not grow with the rows, or was measured at one size only.
+    """
+    *_, (n1, v1), (n2, v2) = [(0, 0.0), (0, 0.0), *sorted((f.rows, f.value) for f in found)]
+    if n1 == 0 or not all(figure.grows for figure in found):
+        return None
+    return v2 + max(0.0, (v2 - v1) / (n2 - n1)) * (rows - n2)
+
+
+def table(found: Sequence[Figure]) -> pa.Table:
+    """One row per size and figure."""
+    return pa.Table.from_pylist([vars(figure) for figure in found], SCHEMA)
+
+
+def markdown(found: Sequence[Figure], target: int = ALL_IMAGES) -> str:
+    """The figures, a column per size, and one for a size that was not tried."""
+    sizes = sorted({figure.rows for figure in found})
+    by_name: dict[tuple[str, str], list[Figure]] = {}
+    for figure in found:
+        by_name.setdefault((figure.figure, figure.unit), []).append(figure)
+    lines = [["", *(f"{n:,}" for n in sizes), f"{target:,} (line)"]]
+    for (name, unit), mine in by_name.items():
+        values = {figure.rows: figure.value for figure in mine}
+        cells = (_said(values.get(n), unit) for n in sizes)
+        lines.append([name + LABELS[unit], *cells, _said(line(mine, target), unit)])
+    for (name, unit), mine in by_name.items():
+        if unit == "s":
+            lines += _per_row(name, {figure.rows: figure.value for figure in mine}, sizes)
+    seconds = {figure.rows: figure.value for figure in by_name["the job", "s"]}
+    lines.append(["rows/s", *(f"{n / seconds[n]:,.0f}" for n in sizes), ""])
+    return f"{grid(lines)}\n\n{NOTE}\n"
+
+
+LABELS = {"s": ", s", "B": ", MB", "": ""}
+
+NOTE = """\
+*CPU*: seconds of one core, over all processes. *Own memory*: the largest RssAnon of a process in
+looks half a second apart. *With shared pages*: the kernel's own peak (VmHWM), in which pages of
+libraries and of the object store count for every process that reads them. *Spilled*: the most bytes
+of spilled objects on the disk at one look. *Per further row*: the seconds beyond the next smaller
+size over the rows beyond it, so without a job's start. *Line*: v2 + max(0, (v2 - v1) / (n2 - n1))
+(n - n2) through the two largest sizes, for times, files, reads and the memory of driver and
+gcs_server; the other figures must not grow, which the columns show. The network is a tiny stand-in,
+the images are 64 pixels a side and lie in the page cache: what a real network, real photographs and
+a real store take comes on top."""
+
+
+def _said(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{value / 1e6:,.1f}" if unit == "B" else f"{value:,.1f}" if unit else f"{value:,.0f}"
+
+
+def _per_row(name: str, values: dict[int, float], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Microseconds per row, and per row beyond the next smaller size."""
+    known = [n for n in sizes if n in values]
+    each = {n: values[n] / n for n in known}
+    further = {b: (values[b] - values[a]) / (b - a) for a, b in pairwise(known)}
+    for label, seconds in {"µs per row": each, "µs per further row": further}.items():
+        if seconds:
+            cells = (f"{1e6 * seconds[n]:,.0f}" if n in seconds else "" for n in sizes)
+            yield [f"{name}, {label}", *cells, ""]

@@ -1,0 +1,331 @@
+"""The rehearsal: its files are real, what it measures is there, its table adds up."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from sensloc.boxes import unit_boxes
+from sensloc.classifiers import load_network, prepare
+from sensloc.config import ImageNet, TinyImageNet, load_config
+from sensloc.datasets import Annotation, reader_for
+from sensloc.images import inspect
+from sensloc.rehearsal import RehearsalError, make_dataset, tiny_network
+from sensloc.rehearsal.dataset import numbered
+from sensloc.rehearsal.figures import Figure, figures, line, markdown, table
+from sensloc.rehearsal.measure import SAMPLES, Job, Process, Sampler, family, run_job
+
+WNIDS = ("n01443537", "n01629819", "n01641577")
+
+# --------------------------------------------------------------------------- the data set
+
+
+def tiny(root: Path) -> str:
+    """Tiny ImageNet with three classes: nine train images and two of val, no two alike."""
+    rng = np.random.default_rng(0)
+
+    def draw(file: Path, mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        Image.fromarray(rng.integers(0, 255, shape, np.uint8), mode).save(file, "JPEG")
+
+    for wnid, count in zip(WNIDS, (4, 3, 2), strict=True):
+        lines = []
+        for i in range(count):
+            odd = {0: ("L", (64, 64)), 1: ("RGB", (50, 37))}.get(i, ("RGB", (64, 64)))
+            draw(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", *odd)
+            lines.append(f"{wnid}_{i}.JPEG\t{i}\t3\t{30 + i}\t36\n")
+        lines.append(f"{wnid}_0.JPEG\t7\t7\t20\t21\n")  # a second box of the first image
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("".join(lines))
+    for i in range(3):  # the last one has no box
+        draw(root / "val" / "images" / f"val_{i}.JPEG")
+    boxed = "".join(f"val_{i}.JPEG\t{WNIDS[i]}\t0\t0\t63\t63\n" for i in range(2))
+    (root / "val" / "val_annotations.txt").write_text(boxed)
+    (root / "wnids.txt").write_text("\n".join(WNIDS))
+    (root / "words.txt").write_text("".join(f"{wnid}\tclass {wnid}, & more\n" for wnid in WNIDS))
+    return str(root)
+
+
+def annotations(dataset: ImageNet | TinyImageNet) -> list[Annotation]:
+    reader = reader_for(dataset)
+    return [row for unit in reader.units() for row in reader.read(unit)]
+
+
+def imagenet(root: Path) -> list[Annotation]:
+    return annotations(ImageNet(layout="imagenet", root=str(root), parts=("train",)))
+
+
+def seen(row: Annotation) -> tuple[str, tuple[object, ...]]:
+    """A hash of an image's pixels; and its class, class's name, size and boxes."""
+    data = Path(row.uri).read_bytes()
+    image = Image.open(io.BytesIO(data))
+    pixels = hashlib.sha256(image.mode.encode() + np.asarray(image).tobytes()).hexdigest()
+    boxes = unit_boxes(row.corners, image.width, image.height, row.convention)
+    return pixels, (row.wnid, row.class_name, image.size, boxes.tolist())
+
+
+def test_every_copy_is_its_original_and_no_file_is_like_another(tmp_path: Path) -> None:
+    source, folder = tiny(tmp_path / "tiny"), tmp_path / "made"
+    make_dataset(source, folder, 300)
+    boxed = [
+        row
+        for row in annotations(TinyImageNet(layout="tiny_imagenet", root=source))
+        if row.left_out is None
+    ]
+    originals = dict(seen(row) for row in boxed)
+    assert len(originals) == 11
+    made = imagenet(folder)
+    assert len(made) == 300
+    assert len({row.image_id for row in made}) == 300
+    copies: Counter[str] = Counter()
+    for row in made:
+        assert row.error is None
+        pixels, facts = seen(row)
+        assert facts == originals[pixels]
+        assert row.size == facts[2]
+        copies[pixels] += 1
+    assert copies.keys() == originals.keys()
+    assert max(copies.values()) - min(copies.values()) <= 1
+    contents = {inspect(Path(row.uri).read_bytes()).content for row in made}
+    assert len(contents) == 300
+
+
+def test_a_small_set_has_every_class(tmp_path: Path) -> None:
+    make_dataset(tiny(tmp_path / "tiny"), tmp_path / "made", 6)
+    assert Counter(row.wnid for row in imagenet(tmp_path / "made")) == dict.fromkeys(WNIDS, 2)
+
+
+def test_a_complete_set_is_left_alone_and_one_cut_off_is_made_whole(tmp_path: Path) -> None:
+    source, folder = tiny(tmp_path / "tiny"), tmp_path / "made"
+    make_dataset(source, folder, 20)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+    make_dataset(source, folder, 20)
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files} == before
+    victim = next(file for file in files if file.suffix == ".JPEG")
+    victim.unlink()
+    (folder / "rehearsal.json").unlink()
+    make_dataset(source, folder, 20)
+    assert {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()} == {
+        file: content for file, (_, content) in before.items()
+    }
+    with pytest.raises(RehearsalError, match="holds another set"):
+        make_dataset(source, folder, 21)
+
+
+def test_a_disk_without_room_is_refused_before_it_is_filled(tmp_path: Path) -> None:
+    with pytest.raises(RehearsalError, match=r"made: 1,000,000,000,000 images want about .* free"):
+        make_dataset(tiny(tmp_path / "tiny"), tmp_path / "made", 10**12)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_an_original_that_is_no_jpeg_is_named(tmp_path: Path) -> None:
+    source = tiny(tmp_path / "tiny")
+    file = Path(source) / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_1.JPEG"
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    with pytest.raises(RehearsalError, match=rf"{file}: not a JPEG"):
+        make_dataset(source, tmp_path / "made", 20)
+    assert not (tmp_path / "made" / "rehearsal.json").exists()
+
+
+def test_the_number_is_a_comment(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    image = Image.open(io.BytesIO(numbered(buffer.getvalue(), 1234)))
+    assert image.info["comment"] == b"rehearsal 1234"
+
+
+# --------------------------------------------------------------------------- the sampler
+
+HOLD = """
+import sys, time
+while time.process_time() < 0.5:
+    pass
+held = b"x" * (100 * 2**20)
+print("held", flush=True)
+sys.stdin.read()
+"""
+PARENT = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {HOLD!r}])\n"
+
+
+def test_a_childs_memory_is_seen() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with Sampler(process.pid, interval=0.01) as sampler:
+            while len({row["second"] for row in sampler.rows}) < 2:
+                time.sleep(0.01)
+        process.stdin.close()
+    rows = sampler.table().to_pylist()
+    first = [row for row in rows if row["second"] == rows[0]["second"]]
+    by_kind = {row["kind"]: row for row in first}
+    assert len(first) == 2
+    assert by_kind["driver"]["pid"] == process.pid
+    assert by_kind["driver"]["anonymous"] < 50 * 2**20
+    assert 100 * 2**20 <= by_kind["other"]["anonymous"] < 150 * 2**20
+    assert by_kind["other"]["most"] >= by_kind["other"]["anonymous"]
+    assert by_kind["other"]["cpu"] >= max(0.5, by_kind["driver"]["cpu"])
+
+
+def test_a_family_is_a_process_and_its_descendants() -> None:
+    parents = {1: 0, 2: 1, 3: 1, 4: 3, 5: 4, 6: 2}
+    every = {pid: Process(pid, parent, ("x",), 0, 0) for pid, parent in parents.items()}
+    assert {process.pid for process in family(3, every)} == {3, 4, 5}
+    assert list(family(7, every)) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (("/v/ray/raylet", "--python_worker_command=python /v/default_worker.py"), "raylet"),
+        (("/v/ray/gcs_server",), "gcs_server"),
+        (("ray::MapBatches(decode)",), "worker"),
+        (("python", "/v/setup_worker.py", "/v/ray/default_worker.py", "--x=y"), "worker"),
+        (("python", "/v/ray/log_monitor.py"), "other"),
+    ],
+)
+def test_processes_are_known_by_their_commands(command: tuple[str, ...], kind: str) -> None:
+    assert Process(1, 0, command, 0, 0).kind == kind
+
+
+def test_a_job_has_a_ray_of_its_own_and_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    code = "import os, sys; print(os.environ['RAY_ADDRESS']); sys.exit(3)"
+    job = run_job([sys.executable, "-c", code], tmp_path / "log")
+    assert (job.code, (tmp_path / "log").read_text()) == (3, "local\n")
+
+
+# --------------------------------------------------------------------------- the table
+
+
+def sample(second: float, pid: int, kind: str, own: int, **more: int) -> dict[str, object]:
+    row = {"second": second, "pid": pid, "kind": kind, "anonymous": own, "most": 2 * own}
+    return row | {"cpu": pid + second} | more
+
+
+def test_figures_are_peaks_and_sizes(tmp_path: Path) -> None:
+    samples = [
+        sample(0, 1, "driver", 10),
+        sample(0, 2, "raylet", 1, store=5, spilled=0),
+        sample(1, 1, "driver", 8),
+        sample(1, 2, "raylet", 2, store=7, spilled=9),
+        sample(1, 3, "worker", 20),
+        sample(1, 4, "worker", 30),
+        sample(2, 4, "worker", 25),
+    ]
+    stages = {"manifest": {"seconds": 2.5}, "fit": {"seconds": 1}}
+    (tmp_path / "run.json").write_text(json.dumps({"stages": stages}))
+    (tmp_path / "manifest").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "manifest" / f"{name}.parquet").write_bytes(b"123")
+    job = Job(0, 4.0, pa.Table.from_pylist(samples, SAMPLES))
+    found = {figure.figure: figure.value for figure in figures(100, job, tmp_path)}
+    assert found == {
+        "manifest": 2.5,
+        "fit": 1,
+        "the job": 4,
+        "CPU": (1 + 1) + (2 + 1) + (3 + 1) + (4 + 2),
+        "driver, own memory": 10,
+        "driver, with shared pages": 20,
+        "largest worker, own memory": 30,
+        "largest worker, with shared pages": 60,
+        "largest raylet, own memory": 2,
+        "largest raylet, with shared pages": 4,
+        "all processes, own memory": 60,
+        "workers at once": 2,
+        "object store touched": 7,
+        "spilled": 9,
+        "manifest/ on disk": 6,
+        "other files on disk": (tmp_path / "run.json").stat().st_size,
+        "files written": 3,
+        "annotations and images read": 300,
+    }
+
+
+def made(values: dict[int, float], grows: bool = True) -> list[Figure]:
+    return [Figure(rows, "x", "s", value, grows) for rows, value in values.items()]
+
+
+def test_a_line_through_the_two_largest_sizes() -> None:
+    assert line(made({10: 99, 100: 5, 200: 7}), 1000) == pytest.approx(7 + 0.02 * 800)
+    assert line(made({200: 7, 100: 5}), 1000) == pytest.approx(7 + 0.02 * 800)
+    assert line(made({100: 5, 200: 4}), 1000) == 4
+    assert line(made({100: 5}), 1000) is None
+    assert line(made({100: 5, 200: 7}, grows=False), 1000) is None
+
+
+def test_the_table_has_a_column_per_size_and_one_beyond() -> None:
+    found = [
+        *(Figure(n, "the job", "s", 10 + n / 100) for n in (1000, 2000)),
+        *(Figure(n, "driver, own memory", "B", 1e6 * n) for n in (1000, 2000)),
+        *(Figure(n, "spilled", "B", 0, grows=False) for n in (1000, 2000)),
+    ]
+    lines = markdown(found, 4000).splitlines()
+    assert lines[:9] == [
+        "|  | 1,000 | 2,000 | 4,000 (line) |",
+        "| --- | ---: | ---: | ---: |",
+        "| the job, s | 20.0 | 30.0 | 50.0 |",
+        "| driver, own memory, MB | 1,000.0 | 2,000.0 | 4,000.0 |",
+        "| spilled, MB | 0.0 | 0.0 |  |",
+        "| the job, µs per row | 20,000 | 15,000 |  |",
+        "| the job, µs per further row |  | 10,000 |  |",
+        "| rows/s | 50 | 67 |  |",
+        "",
+    ]
+    assert table(found).to_pylist() == [vars(figure) for figure in found]
+
+
+# --------------------------------------------------------------------------- the whole
+
+
+def test_the_stand_in_is_the_same_network_everywhere() -> None:
+    classifier = load_config(str(ROOT / "conf" / "rehearsal.toml")).classifier
+    x = torch.rand(2, 3, classifier.input_size, classifier.input_size)
+    torch.manual_seed(1)
+    first = prepare(load_network(classifier), classifier)(x)
+    torch.manual_seed(2)
+    assert torch.equal(first, prepare(tiny_network(), classifier)(x))
+    assert first.shape == (2, 1000)
+
+
+def test_a_rehearsal(tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "jobs/rehearse.py", "conf/rehearsal.toml", "--rows", "300"),
+        *("--data", tiny(tmp_path / "tiny"), "--output", str(tmp_path / "out")),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = tmp_path / "out"
+    assert done.stdout.strip() == (out / "rehearsal.md").read_text().strip()
+    rows = pq.read_table(out / "run-300" / "sensitivity")
+    assert len(rows) == 300
+    assert rows["error"].null_count == 300
+    found = {row["figure"]: row for row in pq.read_table(out / "rehearsal.parquet").to_pylist()}
+    assert {row["rows"] for row in found.values()} == {300}
+    for name in ("driver", "largest worker", "largest raylet", "largest gcs_server"):
+        own, shared = (found[f"{name}, {k}"]["value"] for k in ("own memory", "with shared pages"))
+        assert 1e6 < own <= shared
+    assert found["object store touched"]["value"] > 0
+    stages = json.loads((out / "run-300" / "run.json").read_text())["stages"]
+    assert {"manifest", "sensitivity", "fit", "evaluate", "figure"} <= stages.keys()
+    assert all(found[name]["value"] == facts["seconds"] for name, facts in stages.items())
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stderr.startswith(f"error: {out / 'run-300'}: an earlier rehearsal: delete it")
