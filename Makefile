@@ -23,7 +23,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-audit: $(VENV)/ready  ## known vulnerabilities of what is installed: asks pypi.org, so no part of `test`
+audit: $(VENV)/ready  ## known vulnerabilities of what is installed: asks PyPI, so no part of `test`
 	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/installed.txt
 

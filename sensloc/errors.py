@@ -7,3 +7,23 @@ class SenslocError(Exception):
 
 class StorageError(SenslocError):
     """The place where files are does not answer, or refuses: no file's own fault."""
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """Text for a message: one line that any terminal and table can hold.
+
+    What does not print (line ends, NUL, bytes that are not UTF-8) is escaped; of more than
+    ``most`` characters the middle is left out.
+    """
+    escaped = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in _ends(text, most)
+    )
+    return _ends(escaped, most)
+
+
+def _ends(text: str, most: int) -> str:
+    """Of a longer text the two ends."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2 - 2]} ... {text[3 - most // 2 :]}"

@@ -26,7 +26,7 @@ import fsspec.utils
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from sensloc.errors import StorageError
+from sensloc.errors import StorageError, one_line
 
 MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded, unless another limit is given."""
@@ -54,6 +54,9 @@ GONE = frozenset(
 
 class ImageError(ValueError):
     """An image that cannot be fetched or decoded: says why in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 # --------------------------------------------------------------------------- bytes
@@ -101,7 +104,7 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     """
     found = _read(_Span(url, start, stop), connections=1)
     if isinstance(found, Exception):
-        raise ImageError(f"cannot read {url}: {_reason(found)}")
+        raise ImageError(f"cannot read {one_line(url, 400)}: {_reason(found)}")
     return found
 
 
@@ -125,7 +128,7 @@ def _blocks(spans: Sequence[_Span]) -> list[_Span]:
 def _part(uri: str, span: _Span, start: int, found: bytes | Exception) -> bytes | ImageError:
     """One URI's bytes out of those that were read from ``start`` on."""
     if isinstance(found, Exception):
-        return ImageError(f"cannot read {uri}: {_reason(found)}")
+        return ImageError(f"cannot read {one_line(uri, 400)}: {_reason(found)}")
     if span.start < 0:
         return found
     data = found[span.start - start : span.stop - start]
@@ -234,8 +237,8 @@ def _status(error: Exception) -> int | None:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """An error in one line, which may name a file of thousands of characters."""
+    return f"{type(error).__name__}: {one_line(' '.join(str(error).split()), 300)}"
 
 
 # --------------------------------------------------------------------------- headers

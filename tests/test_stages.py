@@ -27,10 +27,11 @@ from sensloc.classifiers import load_network, prepare
 from sensloc.config import load_config
 from sensloc.datasets import DatasetError
 from sensloc.least_squares import LinearMap, NormalEquations
-from sensloc.methods import learned
+from sensloc.methods import constant, learned
 from sensloc.pixels import decode
 from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import MapMaker
+from sensloc.splits import keys
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.localize import localize
@@ -91,6 +92,22 @@ def test_fit_is_bit_identical_for_any_number_of_shards(small_run: RunDir, worker
     again = sums.solve(fitted.ridge)
     assert np.array_equal(again.coef_, fitted.coef_)
     assert np.array_equal(again.intercept_, fitted.intercept_)
+
+
+def test_the_tuned_box_sees_so_many_images_at_most(
+    small_run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows_of(small_run, "train")
+    assert json.loads(small_run.read("fit.json"))["constant_tuned_on"] == len(whole)
+    monkeypatch.setattr(constant, "MOST_IMAGES", 100)
+    copy = copied(small_run, tmp_path / "run")
+    fit(copy)
+    facts = json.loads(copy.read("fit.json"))
+    drawn = keys(whole["image_id"].to_pylist(), 0) <= 100 / len(whole) * 2.0**64
+    assert facts["constant_tuned_on"] == drawn.sum()
+    assert 50 < drawn.sum() < 150
+    truth = learned.truth(whole.filter(pa.array(drawn)))
+    assert tuple(facts["constant_tuned"]) == constant.tuned(truth, copy.config.evaluate.iou).box
 
 
 def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:

@@ -5,23 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sensloc.boxes import Convention
-from sensloc.errors import SenslocError
+from sensloc.errors import SenslocError, one_line
 
 Unit = dict[str, Any]
 """One piece of reading work: a small dict of plain values (str, int, list of them)."""
-
-
-def one_line(text: str, most: int = 1000) -> str:
-    """Text for a message: one line that any terminal and table can hold.
-
-    What does not print (line ends, NUL, bytes that are not UTF-8) is escaped; of more than
-    ``most`` characters the middle is left out.
-    """
-    if len(text) > most:
-        text = f"{text[: most // 2]} ... {text[-most // 2 :]}"
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 class DatasetError(SenslocError):

@@ -136,7 +136,7 @@ class TableReader:
         with self._tree.open(self.config.file) as file:
             try:
                 if self._is_parquet:
-                    return list(pq.read_schema(file).names)
+                    return list(self._parquet(file).schema_arrow.names)
                 return next(csv.reader(_lines(file), strict=True), [])
             except UNREADABLE as error:
                 raise self._refusal(error) from error
@@ -146,12 +146,28 @@ class TableReader:
         with self._tree.open(self.config.file) as file:
             try:
                 if self._is_parquet:
-                    for batch in pq.ParquetFile(file).iter_batches(columns=[*COLUMNS, "image_id"]):
+                    batches = self._parquet(file).iter_batches(columns=[*COLUMNS, "image_id"])
+                    for batch in batches:
                         yield from batch.to_pylist()
                 else:
                     yield from csv.DictReader(_lines(file), strict=True)
             except UNREADABLE as error:
                 raise self._refusal(error) from error
+
+    def _parquet(self, file: Any) -> pq.ParquetFile:
+        """A Parquet file whose columns are plain.
+
+        Raises:
+            DatasetError: one is not: Ray's own type of Arrow would run code that its values hold.
+        """
+        opened = pq.ParquetFile(file)
+        for column in opened.schema_arrow:
+            if column.name in (*COLUMNS, "image_id") and not _is_plain(column.type):
+                url, kind = self._tree.url(self.config.file), column.type
+                raise DatasetError(
+                    f"{url}: the column {column.name} is of type {kind}, not of texts or numbers"
+                )
+        return opened
 
     @property
     def _is_parquet(self) -> bool:
@@ -160,6 +176,14 @@ class TableReader:
     def _refusal(self, error: Exception) -> DatasetError:
         kind = "Parquet" if self._is_parquet else "CSV"
         return DatasetError(f"{self._tree.url(self.config.file)}: not a {kind} file: {error}")
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Is it a type of texts, numbers or times?"""
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    plain = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+    return bool(kind in plain or pa.types.is_primitive(kind) or pa.types.is_decimal(kind))
 
 
 def _lines(file: Any) -> io.TextIOWrapper:

@@ -7,6 +7,7 @@ Below the root::
     val/images/*.JPEG             val/val_annotations.txt (file name, wnid, then the corners)
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class TinyImageNetReader:
 
     ``corners`` are the first and last pixel, from 0. An image without a line is left out ("no
     box"), and so is a class of ``wnids.txt`` without images ("empty class", under the wnid as
-    image id). A line without its image is an error.
+    image id). A line without its image is an error, under its file where another has its stem.
     """
 
     config: TinyImageNet
@@ -96,9 +97,12 @@ class TinyImageNetReader:
         except DatasetError as problem:
             lines, missing = [], str(problem)
         objects, errors = _parse(lines, file, wnid)
-        for image in sorted(images | objects.keys() | errors.keys()):
+        found = sorted(images | objects.keys() | errors.keys())
+        stems = Counter(map(stem, found))
+        for image in found:
             own = objects.get(image, [])
             label = own[0][0] if own else wnid
+            own_name = image in images or stems[stem(image)] == 1
             error = missing or errors.get(image)
             if error is None and image not in images:
                 error = f"{file}: no image {folder}/{image}"
@@ -106,7 +110,7 @@ class TinyImageNetReader:
                 error = f"{file}: {image}: the class {label} is not in words.txt"
             if keeps(unit["only"], label):
                 yield Annotation(
-                    image_id=stem(image),
+                    image_id=stem(image) if own_name else f"{file}: {image}",
                     uri=tree.url(f"{folder}/{image}") if image in images else "",
                     wnid=label,
                     corners=[corners for name, corners in own if name == label],

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import ElementTree
 
-from sensloc.datasets.annotation import Unit, one_line
+from sensloc.datasets.annotation import Unit
 from sensloc.datasets.files import (
     IMAGE_SUFFIXES,
     Object,
@@ -18,6 +18,7 @@ from sensloc.datasets.files import (
     declared_size,
     number,
 )
+from sensloc.errors import one_line
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

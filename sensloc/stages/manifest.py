@@ -26,6 +26,7 @@ from sensloc.boxes import BoxError, unit_boxes
 from sensloc.classes import class_indices
 from sensloc.datasets import DatasetError, Reader, reader_for
 from sensloc.datasets.annotation import Unit
+from sensloc.errors import one_line
 from sensloc.images import ImageError, fetch, inspect
 from sensloc.run import RunDir, RunError
 from sensloc.splits import Split, key, keys, lowest
@@ -238,7 +239,7 @@ def inspect_images(run: RunDir, spans: Sequence[Span], seed: int, limit: int) ->
         try:
             row |= _seen(row, data, run.config.dataset.max_pixels)
         except (ImageError, BoxError) as error:
-            row["error"] = f"{row['uri']}: {error}"
+            row["error"] = one_line(f"{row['uri']}: {error}")
     return pa.Table.from_pylist(out, tables.MANIFEST)
 
 
