@@ -18,13 +18,28 @@ def class_indices(config: AnyClassifier) -> dict[str, int]:
     Raises:
         ClassifierError: the list cannot be read, or names a class twice.
     """
-    names = config.classes
-    if isinstance(names, str):
-        names = tuple(line.split()[0] for line in _class_lines(names) if line.strip())
+    names = tuple(wnid for wnid, _ in _named(config))
     indices = {name: i for i, name in enumerate(names)}
     if len(indices) < len(names) or not names:
         raise ClassifierError(f"classifier.classes: {config.classes!r} is empty or names one twice")
     return indices
+
+
+def class_names(config: AnyClassifier) -> tuple[str, ...]:
+    """What people call each of the network's outputs: its line's first name, or the class.
+
+    Raises:
+        ClassifierError: the list cannot be read.
+    """
+    return tuple(name for _, name in _named(config))
+
+
+def _named(config: AnyClassifier) -> list[tuple[str, str]]:
+    """Each class, and its first name."""
+    if not isinstance(config.classes, str):
+        return [(wnid, wnid) for wnid in config.classes]
+    parts = [line.split(maxsplit=1) for line in _class_lines(config.classes) if line.strip()]
+    return [(part[0], part[-1].split(",")[0].strip()) for part in parts]
 
 
 def _class_lines(classes: str) -> list[str]:

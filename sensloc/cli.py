@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sensloc.config import absolute, load_config
+from sensloc.config import Config, Resources, absolute, load_config
 from sensloc.errors import SenslocError
 from sensloc.run import RunDir
 from sensloc.status import status
@@ -19,19 +19,22 @@ log = logging.getLogger(__name__)
 
 
 def main(job: Callable[[RunDir], Any], description: str) -> None:
-    """Parse, load, connect, call; a known error is one message and exit code 1."""
-    from sensloc.stages.ray_data import connected
-
+    """Run a job on the run that a TOML file names."""
     parser = _parser(description)
     parser.add_argument("config", help="the run's TOML file: path or URL, see conf/")
     parser.add_argument("--data", help="folder or URL of the data set, instead of dataset.root")
     parser.add_argument("--output", help="run directory: folder or URL, instead of the file's")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    _run(lambda: load_config(given.config, data=given.data, output=given.output), job)
+
+
+def _run(config: Callable[[], Config], job: Callable[[RunDir], Any]) -> None:
+    """Open, lock, connect, call, print; a known error is one message and exit code 1."""
+    from sensloc.stages.ray_data import connected
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
-        run = RunDir.open(
-            load_config(arguments.config, data=arguments.data, output=arguments.output)
-        )
+        run = RunDir.open(config())
         if JOB_COPY in run.url:
             log.warning(
                 "%s goes with the submitted job's copy of your files: pass --output", run.url
@@ -47,6 +50,36 @@ def main(job: Callable[[RunDir], Any], description: str) -> None:
         sys.exit("stopped: the same command goes on from here")
     if said is not None:
         print(said)
+
+
+def main_predict(description: str) -> None:
+    """Predict the boxes of images, with a run that is finished."""
+    from sensloc.exports import FORMATS
+    from sensloc.stages.predict import predict, prediction
+
+    parser = _parser(description)
+    parser.add_argument("run", help="a finished run's directory, or a copy of its localizer/")
+    parser.add_argument(
+        "images",
+        help="folder or URL (any depth), pattern such as 'photos/**/*.jpg', one image, tar shards "
+        "such as 's3://b/*.tar', or a .csv or .parquet with a column uri",
+    )
+    parser.add_argument("--output", required=True, help="folder or URL for the boxes")
+    parser.add_argument("--format", nargs="*", choices=FORMATS, default=["coco"], help="beside it")
+    parser.add_argument("--actors", type=int, default=2, help="networks held at once")
+    parser.add_argument("--cpus-per-actor", type=float, default=0.5)
+    parser.add_argument("--gpus-per-actor", type=float, default=0.0)
+    given = parser.parse_args()
+    where = absolute(given.run)
+    resources = Resources(
+        actors=given.actors,
+        cpus_per_actor=given.cpus_per_actor,
+        gpus_per_actor=given.gpus_per_actor,
+    )
+    _run(
+        lambda: prediction(where, given.images, given.output, resources),
+        lambda run: predict(run, where, given.format),
+    )
 
 
 def main_status(description: str) -> None:

@@ -102,6 +102,16 @@ class WebDataset(Dataset):
     """Of the boxes, where a JSON annotation does not name its own."""
 
 
+class Images(Dataset):
+    """Images without annotations, for ``jobs/predict.py``: a run cannot learn from them."""
+
+    layout: Literal["images"]
+    pattern: str = "**"
+    """Of the files' paths below ``root``; those that do not end like images are left alone."""
+    file: str | None = None
+    """A CSV or Parquet file below ``root``, instead: its column uri (and image_id) names them."""
+
+
 class Scenes(Dataset):
     """The embedded, synthetic set: handwritten digits on crops of photographs.
 
@@ -114,7 +124,7 @@ class Scenes(Dataset):
 
 
 AnyDataset = Annotated[
-    ImageNet | TinyImageNet | Voc | Coco | Table | WebDataset | Scenes,
+    ImageNet | TinyImageNet | Voc | Coco | Table | WebDataset | Images | Scenes,
     Field(discriminator="layout"),
 ]
 

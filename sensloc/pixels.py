@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2.functional import resize
 
@@ -56,11 +57,21 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
                 pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
             else:
                 pixels = torch.from_numpy(_rgb(image, data)).permute(2, 0, 1)
-            squashed = resize(pixels, [size, size], antialias=True).permute(1, 2, 0)
+            squashed = _squashed(pixels, size)
         except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return np.asarray(squashed.numpy())
+    return squashed
+
+
+def squash(pixels: Pixels, size: int) -> Pixels:
+    """Squash a decoded image to a square, as ``decode`` does: uint8 [h, w, 3] -> [S, S, 3]."""
+    return _squashed(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), size)
+
+
+def _squashed(pixels: Tensor, size: int) -> Pixels:
+    whole = resize(pixels, [size, size], antialias=True)
+    return np.asarray(whole.permute(1, 2, 0).numpy())
 
 
 def _hostile(image: Image.Image, data: bytes) -> str | None:

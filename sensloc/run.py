@@ -22,7 +22,10 @@ from sensloc.errors import SenslocError
 
 log = logging.getLogger(__name__)
 
-STAGES = ("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure", "compare")
+STAGES = (
+    *("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure", "localizer"),
+    "compare",
+)
 """In an order in which each comes after those that it builds on."""
 
 MOST_DIFFERENCES = 8

@@ -64,6 +64,41 @@ PREDICTIONS = pa.schema(
 )
 """One row per test image and method."""
 
+JUDGED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),  # validation, test
+        ("recognised", pa.bool_()),
+        ("box", BOX),  # by the map of the predicted class
+        ("iou", pa.float32()),  # best over the image's boxes
+        ("evidence", pa.list_(pa.float64(), 3)),  # see sensloc/confidence.py
+        ("correct", pa.bool_()),  # null where error is set
+        ("error", pa.string()),
+    ]
+)
+"""One row per image that the confidence is learned from, or judged by."""
+
+BOXES = pa.schema(
+    [
+        ("image_id", pa.string()),  # unique
+        ("uri", pa.string()),
+        ("width", pa.int32()),  # pixels
+        ("height", pa.int32()),
+        ("wnid", pa.string()),  # the predicted class
+        ("class_name", pa.string()),
+        ("score", pa.float32()),  # its logit
+        ("probability", pa.float32()),  # its softmax
+        ("x0", pa.float32()),  # the box in pixels of the image, edges
+        ("y0", pa.float32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("box", BOX),
+        ("confidence", pa.float32()),  # the chance that the box is right
+        ("error", pa.string()),  # why there is no box; null when fine
+    ]
+)
+"""One row per image that was predicted."""
+
 CORLOC = pa.schema(
     [
         ("method", pa.string()),

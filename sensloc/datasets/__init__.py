@@ -2,10 +2,21 @@
 
 from typing import assert_never
 
-from sensloc.config import AnyDataset, Coco, ImageNet, Scenes, Table, TinyImageNet, Voc, WebDataset
+from sensloc.config import (
+    AnyDataset,
+    Coco,
+    ImageNet,
+    Images,
+    Scenes,
+    Table,
+    TinyImageNet,
+    Voc,
+    WebDataset,
+)
 from sensloc.datasets.annotation import Annotation, DatasetError, Reader
 from sensloc.datasets.coco import CocoReader
 from sensloc.datasets.imagenet import ImageNetReader
+from sensloc.datasets.plain import ImagesReader
 from sensloc.datasets.table import TableReader
 from sensloc.datasets.tiny_imagenet import TinyImageNetReader
 from sensloc.datasets.voc import VocReader
@@ -29,6 +40,8 @@ def reader_for(dataset: AnyDataset) -> Reader:
             return TableReader(dataset)
         case WebDataset():
             return WebDatasetReader(dataset)
+        case Images():
+            return ImagesReader(dataset)
         case Scenes():
             from sensloc.datasets.scenes import ScenesReader  # scikit-learn, for this layout only
 

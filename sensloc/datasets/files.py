@@ -4,6 +4,7 @@ A root may be a local folder, ``s3://``, ``gs://``, ``memory://`` or any other U
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,32 @@ class Tree:
         if required and not names:
             self._fail(path, f"no such folder, or no file in it that ends in {'|'.join(suffixes)}")
         return names
+
+    def find(self, pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+        """Paths of the files at any depth that match a pattern and end so, in any case, sorted.
+
+        ``*`` and ``?`` stay within a name, ``**`` is any depth. Hidden files and folders are left
+        alone, as are pipes, sockets and devices.
+
+        Raises:
+            DatasetError: there is none, or a path that cannot be part of a URL.
+        """
+        fs, top = _locate(self.root)
+        fs.invalidate_cache()
+        matches = re.compile(fsspec.utils.glob_translate(pattern))
+        paths = []
+        for full, info in fs.find(top, detail=True).items():
+            path = full.removeprefix(top).lstrip("/")
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            if hidden or info["type"] != "file" or not path.lower().endswith(suffixes):
+                continue
+            if matches.match(path):
+                if "::" in path:
+                    raise DatasetError(f"{self.root}: rename {path!r}: '::' parts chained URLs")
+                paths.append(path)
+        if not paths:
+            self._fail("", f"no file matches {pattern!r} and ends in {'|'.join(suffixes)}")
+        return sorted(paths)
 
     def size(self, path: str) -> int:
         """Bytes of a file.

@@ -137,7 +137,7 @@ class TableReader:
             try:
                 if self._is_parquet:
                     return list(self._parquet(file).schema_arrow.names)
-                return next(csv.reader(_lines(file), strict=True), [])
+                return next(csv.reader(lines(file), strict=True), [])
             except UNREADABLE as error:
                 raise self._refusal(error) from error
 
@@ -150,7 +150,7 @@ class TableReader:
                     for batch in batches:
                         yield from batch.to_pylist()
                 else:
-                    yield from csv.DictReader(_lines(file), strict=True)
+                    yield from csv.DictReader(lines(file), strict=True)
             except UNREADABLE as error:
                 raise self._refusal(error) from error
 
@@ -162,7 +162,7 @@ class TableReader:
         """
         opened = pq.ParquetFile(file)
         for column in opened.schema_arrow:
-            if column.name in (*COLUMNS, "image_id") and not _is_plain(column.type):
+            if column.name in (*COLUMNS, "image_id") and not is_plain(column.type):
                 url, kind = self._tree.url(self.config.file), column.type
                 raise DatasetError(
                     f"{url}: the column {column.name} is of type {kind}, not of texts or numbers"
@@ -178,15 +178,16 @@ class TableReader:
         return DatasetError(f"{self._tree.url(self.config.file)}: not a {kind} file: {error}")
 
 
-def _is_plain(kind: pa.DataType) -> bool:
+def is_plain(kind: pa.DataType) -> bool:
     """Is it a type of texts, numbers or times?"""
     if pa.types.is_dictionary(kind):
-        return _is_plain(kind.value_type)
+        return is_plain(kind.value_type)
     plain = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
     return bool(kind in plain or pa.types.is_primitive(kind) or pa.types.is_decimal(kind))
 
 
-def _lines(file: Any) -> io.TextIOWrapper:
+def lines(file: Any) -> io.TextIOWrapper:
+    """A text file's lines. What is not UTF-8 becomes lone surrogates, see ``Annotation``."""
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 

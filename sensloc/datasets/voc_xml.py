@@ -1,9 +1,10 @@
 """PASCAL VOC's XML, which ImageNet uses too: one file per image, matched by file stem."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import ParseError
+from xml.sax.saxutils import escape
 
 from defusedxml import ElementTree
 
@@ -60,6 +61,28 @@ def parse(data: bytes) -> tuple[list[Object], Size | None]:
         raise ValueError(f"the root element is <{one_line(root.tag, 100)}>, not <annotation>")
     size = declared_size(root.findtext("size/width"), root.findtext("size/height"))
     return [_object(element) for element in root.findall("object")], size
+
+
+def write(name: str, size: Size, objects: Iterable[tuple[str, Iterable[float]]]) -> bytes:
+    """What ``parse`` reads.
+
+    Args:
+        name: of the image's file.
+        size: width and height of the image, in pixels.
+        objects: class and corners of each, as they shall stand there.
+    """
+    width, height = size
+    items = "".join(
+        f"\t<object>\n\t\t<name>{escape(label)}</name>\n\t\t<bndbox>\n"
+        + "".join(f"\t\t\t<{k}>{v:g}</{k}>\n" for k, v in zip(CORNERS, corners, strict=True))
+        + "\t\t</bndbox>\n\t</object>\n"
+        for label, corners in objects
+    )
+    return (
+        f"<annotation>\n\t<filename>{escape(name)}</filename>\n"
+        f"\t<size>\n\t\t<width>{width}</width>\n\t\t<height>{height}</height>\n"
+        f"\t\t<depth>3</depth>\n\t</size>\n{items}</annotation>\n"
+    ).encode()
 
 
 def _object(element: Any) -> Object:

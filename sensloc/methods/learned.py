@@ -40,7 +40,12 @@ def features(
     Returns:
         float64 [n, d], with a grid of G and one column d = G * G.
     """
-    return quantise(np.concatenate([_normalised(column(rows, c), normalise) for c in columns], 1))
+    return features_of([column(rows, name) for name in columns], normalise)
+
+
+def features_of(maps: Sequence[npt.NDArray[Any]], normalise: Normalise) -> npt.NDArray[np.float64]:
+    """The same of maps in memory, one array [n, d_i] per column: [n, sum of d_i]."""
+    return quantise(np.concatenate([_normalised(one, normalise) for one in maps], axis=1))
 
 
 def _normalised(maps: npt.NDArray[Any], normalise: Normalise) -> npt.NDArray[np.float64]:
@@ -87,7 +92,10 @@ class LinearBox:
 
     def predict(self, rows: pa.Table) -> Boxes:
         """[n, 4] unit xyxy."""
-        inputs = features(rows, self.normalise, self.columns)
+        return self.of(features(rows, self.normalise, self.columns))
+
+    def of(self, inputs: npt.NDArray[np.float64]) -> Boxes:
+        """The same from features [n, d]."""
         return tidy(resize(self.linear.predict(inputs), self.factors))
 
 

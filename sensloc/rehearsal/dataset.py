@@ -14,10 +14,9 @@ from functools import partial
 from itertools import chain, zip_longest
 from multiprocessing import get_context
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 from sensloc.config import TinyImageNet
-from sensloc.datasets import Annotation, DatasetError, reader_for
+from sensloc.datasets import Annotation, DatasetError, reader_for, voc_xml
 from sensloc.datasets.files import chunks
 from sensloc.datasets.imagenet import DATA, NAMES, XML
 from sensloc.errors import SenslocError
@@ -155,16 +154,5 @@ def numbered(jpeg: bytes, number: int) -> bytes:
 
 def _xml(row: Annotation, name: str, width: int, height: int) -> bytes:
     """An annotation as ImageNet writes it. Its corners are edges, the original's are pixels."""
-    objects = "".join(
-        f"\t<object>\n\t\t<name>{escape(row.wnid)}</name>\n\t\t<bndbox>\n"
-        f"\t\t\t<xmin>{x0:g}</xmin>\n\t\t\t<ymin>{y0:g}</ymin>\n"
-        f"\t\t\t<xmax>{x1 + 1:g}</xmax>\n\t\t\t<ymax>{y1 + 1:g}</ymax>\n"
-        "\t\t</bndbox>\n\t</object>\n"
-        for x0, y0, x1, y1 in row.corners
-    )
-    return (
-        f"<annotation>\n\t<folder>{escape(row.wnid)}</folder>\n"
-        f"\t<filename>{escape(name)}</filename>\n"
-        f"\t<size>\n\t\t<width>{width}</width>\n\t\t<height>{height}</height>\n"
-        f"\t\t<depth>3</depth>\n\t</size>\n{objects}</annotation>\n"
-    ).encode()
+    corners = [(x0, y0, x1 + 1, y1 + 1) for x0, y0, x1, y1 in row.corners]
+    return voc_xml.write(name, (width, height), [(row.wnid, box) for box in corners])

@@ -12,6 +12,7 @@ from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.figure import figure
 from sensloc.stages.fit import fit
+from sensloc.stages.localizer import localizer
 from sensloc.stages.manifest import manifest
 from sensloc.stages.sensitivity import sensitivity
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 FUNCTIONS: dict[str, Callable[[RunDir], None]] = {
     function.__name__: function
-    for function in (manifest, classifier, sensitivity, fit, evaluate, figure)
+    for function in (manifest, classifier, sensitivity, fit, evaluate, figure, localizer)
 }
 """Of the stages, by name, in their order."""
 

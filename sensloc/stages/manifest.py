@@ -42,6 +42,9 @@ FIRST_ERRORS = 20
 Span = tuple[str, int, int]
 """Rows of a unit of ``work/annotations``: its name, the first, and the one after the last."""
 
+Draw = tuple[int, int]
+"""What ``select`` takes an image by: seed and limit of a ``Drawn``."""
+
 ANNOTATION = pa.schema(
     [
         ("image_id", pa.string()),
@@ -231,7 +234,7 @@ def _of(rows: pa.Table, doubled: set[int], seed: int) -> list[dict[str, Any]]:
 
 def inspect_images(run: RunDir, spans: Sequence[Span], seed: int, limit: int) -> pa.Table:
     """Annotations -> the manifest but for split and class_index: sizes, boxes, hashes."""
-    rows = pa.concat_tables([_read_span(run, *span) for span in spans])
+    rows = pa.concat_tables([read_span(run, *span) for span in spans])
     out = select(rows, seed, limit).to_pylist()
     fine = [row for row in out if row["error"] is None]
     fetched = fetch([row["uri"] for row in fine], run.config.resources.connections)
@@ -243,7 +246,7 @@ def inspect_images(run: RunDir, spans: Sequence[Span], seed: int, limit: int) ->
     return pa.Table.from_pylist(out, tables.MANIFEST)
 
 
-def _read_span(run: RunDir, unit: str, start: int, stop: int) -> pa.Table:
+def read_span(run: RunDir, unit: str, start: int, stop: int) -> pa.Table:
     """Some rows of a file; no more groups of rows are read than they need."""
     size = units.ROWS_PER_GROUP
     with run.filesystem.open(f"{run.path(ANNOTATIONS)}/{unit}.parquet", "rb") as file:

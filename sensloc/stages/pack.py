@@ -30,9 +30,6 @@ AT_ONCE = 64
 
 INDEX = "packed"
 
-Draw = tuple[int, int]
-"""Seed and limit of a ``manifest.Drawn``."""
-
 Sample = tuple[dict[str, Any], bytes | None]
 """A row of an annotation, and its image; none where the row has an error."""
 
@@ -83,10 +80,12 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
     return "{images} images in {shards} shards, {errors} errors".format(**run.stages()["pack"])
 
 
-def pack_images(run: RunDir, what: tuple[str, Sequence[manifest.Span]], drawn: Draw) -> pa.Table:
+def pack_images(
+    run: RunDir, what: tuple[str, Sequence[manifest.Span]], drawn: manifest.Draw
+) -> pa.Table:
     """Some annotated images -> their shards, and the rows of the index."""
     unit, spans = what
-    rows = pa.concat_tables([manifest._read_span(run, *span) for span in spans])
+    rows = pa.concat_tables([manifest.read_span(run, *span) for span in spans])
     packed: list[dict[str, Any]] = []
     samples = _samples(manifest.select(rows, *drawn).to_pylist(), run)
     for i, (tar, of_tar) in enumerate(tars(samples)):

@@ -1,0 +1,83 @@
+"""Predicted boxes as other programs want them: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from sensloc.datasets import voc_xml
+from sensloc.localizer import Facts
+
+FORMATS = ("coco", "voc", "yolo")
+
+Row = dict[str, Any]
+"""Of ``tables.BOXES``."""
+
+
+def coco(rows: Iterable[Row], facts: Facts) -> str:
+    """Images, annotations and categories, as pycocotools and FiftyOne load them.
+
+    Every image is there; one with an error has no annotation. A category is an output of the
+    network, numbered from 1; ``score`` is the confidence; ``bbox`` is x, y, width, height.
+    """
+    images, annotations = [], []
+    category = {wnid: i for i, wnid in enumerate(facts.wnids, 1)}
+    for number, row in enumerate(rows, 1):
+        image = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
+        images.append(image | {"width": row["width"], "height": row["height"]})
+        if row["error"] is not None:
+            continue
+        width, height = row["x1"] - row["x0"], row["y1"] - row["y0"]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": category[row["wnid"]],
+                "bbox": [row["x0"], row["y0"], width, height],
+                "area": width * height,
+                "iscrowd": 0,
+                "score": row["confidence"],
+            }
+        )
+    named = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
+    categories = [
+        {"id": i, "name": name, "supercategory": "", "wnid": wnid} for i, (wnid, name) in named
+    ]
+    made_by = {"description": f"sensloc {facts.version}, boxes of the run {facts.run}"}
+    return json.dumps(
+        {
+            "info": made_by,
+            "licenses": [],
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+    )
+
+
+def voc(row: Row) -> bytes:
+    """One image's annotation: corners are the first and last pixel, counted from 1."""
+    first = [int(row[name]) + 1 for name in ("x0", "y0")]
+    last = [max(1, round(row[name])) for name in ("x1", "y1")]
+    name = row["image_id"].rpartition("/")[2]
+    return voc_xml.write(name, (row["width"], row["height"]), [(row["wnid"], first + last)])
+
+
+def yolo(row: Row, classes: Mapping[str, int]) -> str:
+    """One image's line: class, centre and size in the unit square, confidence.
+
+    Args:
+        row: without an error.
+        classes: wnid -> number, from 0.
+    """
+    x0, y0, x1, y1 = row["box"]
+    numbers = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, row["confidence"])
+    return " ".join([str(classes[row["wnid"]]), *(f"{n:.6f}" for n in numbers)]) + "\n"
+
+
+def place(image_id: str) -> str:
+    """An image id as the path of a file, without its suffix; none leaves its folder."""
+    stem, dot, suffix = image_id.rpartition(".")
+    name = stem if dot and "/" not in suffix and stem.rpartition("/")[2] else image_id
+    parts = [quote(part, safe=" ") or "%" for part in name.split("/")]
+    return "/".join("%2E" + part[1:] if part.startswith(".") else part for part in parts)
