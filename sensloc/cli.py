@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
 from sensloc.config import Config, Resources, absolute, load_config
 from sensloc.errors import SenslocError
 from sensloc.run import RunDir
@@ -46,6 +48,10 @@ def _run(config: Callable[[], Config], job: Callable[[RunDir], Any]) -> None:
         # and adds advice on retries
         said_by_ray = re.compile(r"(\n|\\n)Failed to apply UDF.*", re.DOTALL)
         sys.exit(f"error: {said_by_ray.sub('', str(getattr(error, 'cause', error)))}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        sys.exit(f"error: {where}: {first['msg']} (got {first['input']!r})")
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on from here")
     if said is not None:
@@ -71,15 +77,13 @@ def main_predict(description: str) -> None:
     parser.add_argument("--gpus-per-actor", type=float, default=0.0)
     given = parser.parse_args()
     where = absolute(given.run)
-    resources = Resources(
-        actors=given.actors,
-        cpus_per_actor=given.cpus_per_actor,
-        gpus_per_actor=given.gpus_per_actor,
-    )
-    _run(
-        lambda: prediction(where, given.images, given.output, resources),
-        lambda run: predict(run, where, given.format),
-    )
+
+    def config() -> Config:
+        names = ("actors", "cpus_per_actor", "gpus_per_actor")
+        resources = Resources(**{name: getattr(given, name) for name in names})
+        return prediction(where, given.images, given.output, resources)
+
+    _run(config, lambda run: predict(run, where, given.format))
 
 
 def main_status(description: str) -> None:

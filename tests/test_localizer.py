@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import job
@@ -296,7 +295,10 @@ def test_the_command_line(small_run: RunDir, tmp_path: Path) -> None:
     done = job("jobs/predict.py", str(tmp_path), str(tmp_path), f"--output={tmp_path}/out")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}: no localizer there")
-    assert (ROOT / "jobs" / "predict.py").is_file()
+    arguments = (small_run.url, str(tmp_path), f"--output={tmp_path}/out", "--actors=0")
+    done = job("jobs/predict.py", *arguments)
+    assert done.returncode == 1
+    assert done.stderr == "error: actors: Input should be greater than 0 (got 0)\n"
 
 
 def test_a_table_without_uris_is_refused(tmp_path: Path) -> None:

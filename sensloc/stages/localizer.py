@@ -24,7 +24,7 @@ from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import PREDICTED
 from sensloc.stages import ray_data, units
 from sensloc.stages.fit import fitted_methods
-from sensloc.stages.sensitivity import load_network_of, map_maker
+from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,11 @@ def localizer(run: RunDir) -> None:
     network predicts another one, the map is made anew.
 
     Raises:
-        RunError: there is nothing to learn a confidence from, or to judge it by.
+        RunError: there is nothing to learn a confidence from, or to judge it by; or the network's
+            weights are not those that the maps were made by.
     """
     run.require("evaluate")
-    weights = run.stages()["sensitivity"]["of"]["weights"]
+    weights = require_same_weights(run)
     resources = run.config.resources
     with run.stage("localizer", "localizer", JUDGED, of={"weights": weights}) as facts:
         units.each(
@@ -59,7 +60,8 @@ def localizer(run: RunDir) -> None:
             gpus=resources.gpus_per_actor,
             actors=resources.actors,
         )
-        rows = ray_data.load(run, run.files(JUDGED), None, errors=True)
+        columns = ["split", "evidence", "correct", "error"]
+        rows = ray_data.load(run, run.files(JUDGED), columns, errors=True)
         errors = len(rows) - rows["error"].null_count
         parts = {name: _of(rows, name) for name in ("validation", "test")}
         if any(len(right) == 0 for _, right in parts.values()):
@@ -147,9 +149,8 @@ def _ok(one: Any, i: int, errors: list[str | None]) -> bool:
 
 
 def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
-    """Evidence [n, k] and outcomes [n] of one set's rows without errors, in the ids' order."""
+    """Evidence [n, k] and outcomes [n] of one set's rows without errors."""
     mine = rows.filter((pc.field("split") == split) & pc.field("error").is_null())
-    mine = mine.sort_by("image_id")
     return learned.column(mine, "evidence"), np.array(mine["correct"], bool)
 
 

@@ -23,11 +23,11 @@ from sensloc.classifiers import prepare, randomised
 from sensloc.images import ImageError
 from sensloc.methods import catalogue, controls, learned
 from sensloc.pixels import Pixels, read
-from sensloc.run import RunDir, RunError
+from sensloc.run import RunDir
 from sensloc.stages import ray_data, units
 from sensloc.stages.draw import Draw
 from sensloc.stages.proposals import FAILURES, PROPOSALS
-from sensloc.stages.sensitivity import load_network_of, map_maker, weights
+from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
 
 MAPS = "compare/maps"
 LAYERS = frozenset({"map_cam", "map_gradcam", "box_features"})
@@ -37,8 +37,7 @@ def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
     resources = run.config.resources
     columns = frozenset(catalogue.columns(run.config.compare.methods) - {"map"})
-    if weights(run) != run.stages()["sensitivity"]["of"]["weights"]:
-        raise RunError(f"{run.url}: the classifier's weights are not those of sensitivity/")
+    require_same_weights(run)
     # an actor that cannot start is tried again and again: a task says why, once
     check: Any = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
     ray.get(check.remote(run, columns))

@@ -90,6 +90,18 @@ def weights(run: RunDir) -> str:
     return str(ray.get(check.remote(run)))
 
 
+def require_same_weights(run: RunDir) -> str:
+    """The same, of a run whose maps are made.
+
+    Raises:
+        RunError: they were made by others.
+    """
+    found = weights(run)
+    if found != run.stages()["sensitivity"]["of"]["weights"]:
+        raise RunError(f"{run.url}: the classifier's weights are not those of sensitivity/")
+    return found
+
+
 def _weights(run: RunDir) -> str:
     network = load_network_of(run)
     found = weights_hash(network)
