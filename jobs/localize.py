@@ -1,10 +1,9 @@
-"""The whole run: manifest, sensitivity maps, linear map, CorLoc table and figure.
+"""The whole run: manifest, sensitivity maps, linear map, CorLoc table, localizer, report.html.
 
 Stages that the run directory already holds complete are not run again.
 """
 
-from sensloc.cli import main
-from sensloc.stages.localize import localize
+from sensloc.cli import localized, main
 
 if __name__ == "__main__":
-    main(localize, __doc__)
+    main(localized, __doc__)

@@ -4,7 +4,7 @@ Writes boxes/*.parquet (class, box in pixels, confidence) and coco.json. The sam
 where it was stopped.
 """
 
-from sensloc.cli import main_predict
+from sensloc.cli import alone, predict
 
 if __name__ == "__main__":
-    main_predict(__doc__)
+    alone(predict, __doc__)

@@ -3,7 +3,7 @@
 Exit code: 0 complete, 3 incomplete, 4 a job is at work, 5 failed, 1 no run there.
 """
 
-from sensloc.cli import main_status
+from sensloc.cli import alone, status
 
 if __name__ == "__main__":
-    main_status(__doc__)
+    alone(status, __doc__)

@@ -18,9 +18,11 @@ from sensloc.config import (
     EfficientNetLite0,
     Python,
     SceneNet,
+    Sensitivity,
     Timm,
     Torchvision,
 )
+from sensloc.sensitivity import Gradient, MapMaker, class_score_gradient
 
 log = logging.getLogger(__name__)
 
@@ -266,3 +268,24 @@ def _replace(root: nn.Module, modules: dict[str, nn.Module], name: str, new: nn.
     parent, _, child = name.rpartition(".")
     setattr(root.get_submodule(parent), child, new)
     modules[name] = new
+
+
+def map_maker(
+    network: nn.Module,
+    config: AnyClassifier,
+    maps: Sensitivity,
+    device: str,
+    gradient: Gradient = class_score_gradient,
+) -> MapMaker:
+    """The way to make maps that the two sections ask for, of a network that is prepared."""
+    return MapMaker(
+        network,
+        config.mean,
+        config.std,
+        maps.batch_size,
+        maps.channels,
+        maps.grid,
+        maps.precision,
+        device,
+        gradient,
+    )

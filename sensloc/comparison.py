@@ -1,21 +1,18 @@
-"""What people read of a comparison: its table, its Markdown page, its plots."""
+"""What people read of a comparison: its table and its Markdown page."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc import plots, protocol
+from sensloc import protocol
 from sensloc.config import Config
 from sensloc.methods import catalogue
 from sensloc.report import PAPER, aligned, grid
 from sensloc.report import protocol as sentence
 
 REFERENCE = "sensitivity"
-CURVE = np.linspace(0, 1, 101)
 
 TABLE = pa.schema(
     [
@@ -39,7 +36,7 @@ SHOWN = (
     *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
     *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),
 )
-"""The curves of the plots: as many as can be told apart."""
+"""The curves of the report: as many as can be told apart."""
 
 
 def table(
@@ -109,7 +106,8 @@ MAIN = (
 )
 
 
-def _main(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def main_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of ``MAIN``, of rows of ``TABLE``."""
     return [
         [
             row["title"],
@@ -127,7 +125,7 @@ def _main(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def text(made: pa.Table) -> str:
     """The main table for a terminal."""
-    return aligned([MAIN, *_main(made.to_pylist())])
+    return aligned([MAIN, *main_lines(made.to_pylist())])
 
 
 PROTOCOL = {
@@ -143,6 +141,37 @@ PROTOCOL = {
 }
 
 
+def protocol_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The title and one cell per entry of ``PROTOCOL``, of rows of ``TABLE``."""
+    return [
+        [row["title"], *(_number(row[c], 0 if c == "n_errors" else 1) for c in PROTOCOL.values())]
+        for row in rows
+    ]
+
+
+def protocol_notes(single: int) -> str:
+    """What stands below these."""
+    return (
+        f"CorLoc in percent. {single:,} images have a single box. Top-1: the box is right and the "
+        "classifier too. MaxBoxAccV2 (Choe et al. 2020) is of the heat map, with the best "
+        "thresholds on these very images, all regions allowed. Errors: images without a box, "
+        "counted as wrong."
+    )
+
+
+def notes(config: Config) -> str:
+    """What stands below the main table."""
+    return (
+        f"{sentence(config)} Differences are paired over the images, in percentage points; better "
+        "and worse: p < 0.05 in McNemar's exact test. Train images: boxed images that the method "
+        "learned from; thresholds, ridges, weights and size factors are chosen on validation. "
+        "ms/image: from the file to the box, one process with one thread, medians of "
+        f"{config.compare.speed_rounds} interleaved rounds. Paper: Ebrahimpour & Noelle, Table 1, "
+        "their images and protocol. The class is known to the class's mean box and to "
+        "co-localization whatever the maps are of. Ceilings read the test image's own box."
+    )
+
+
 def markdown(
     made: pa.Table,
     groups: pa.Table,
@@ -155,28 +184,13 @@ def markdown(
     rows = made.to_pylist()
     plain = [row for row in rows if _plain(row["method"])]
     n = rows[0]["n_images"]
-    single = rows[0]["n_single"]
-    protocol_rows = [
-        [row["title"], *(_number(row[c], 0 if c == "n_errors" else 1) for c in PROTOCOL.values())]
-        for row in plain
-    ]
     sections = [
         f"# {config.name}: every method on the same {n:,} test images",
-        grid([MAIN, *_main(rows)]),
-        f"{sentence(config)} Differences are paired over the images, in percentage points; "
-        "*better* and *worse*: p < 0.05 in McNemar's exact test. "
-        "*train images*: boxed images that the method learned from; thresholds, ridges, weights "
-        "and size factors are chosen on validation. *ms/image*: from the file to the box, one "
-        f"process with one thread, medians of {config.compare.speed_rounds} interleaved rounds. "
-        "*paper*: Ebrahimpour & Noelle, Table 1, their images and protocol. The class is known to "
-        "the class's mean box and to co-localization whatever the maps are of. Ceilings read the "
-        "test image's own box.",
+        grid([MAIN, *main_lines(rows)]),
+        notes(config),
         "## The same under other protocols",
-        grid([["method", *PROTOCOL], *protocol_rows]),
-        f"CorLoc in percent. {single:,} images have a single box. *Top-1*: the box is right and "
-        "the classifier too. *MaxBoxAccV2* (Choe et al. 2020) is of the heat map, with the best "
-        "thresholds on these very images, all regions allowed. *errors*: images without a box, "
-        "counted as wrong.",
+        grid([["method", *PROTOCOL], *protocol_lines(plain)]),
+        protocol_notes(rows[0]["n_single"]),
         "## By the size of the largest object",
         _pivot(plain, groups, "area", protocol.AREA_GROUPS),
         "## By what the classifier says, and by source",
@@ -190,7 +204,7 @@ def markdown(
     if len(unseen):
         sections += [
             "## Unseen classes",
-            _unseen(unseen),
+            grid([UNSEEN, *unseen_lines(unseen)]),
             "Learned on one half of the classes and tested on the same half (seen) or on the other "
             "(unseen), both ways.",
         ]
@@ -257,8 +271,12 @@ def _labels(labels: pa.Table) -> str:
     return grid([header, *body])
 
 
-def _unseen(unseen: pa.Table) -> str:
-    body = [
+UNSEEN = ("method", "seen %", "unseen %", "unseen - seen", "verdict")
+
+
+def unseen_lines(unseen: pa.Table) -> list[list[str]]:
+    """The cells of ``UNSEEN``."""
+    return [
         [
             catalogue.title(row["method"]),
             _number(row["seen"]),
@@ -268,77 +286,3 @@ def _unseen(unseen: pa.Table) -> str:
         ]
         for row in unseen.to_pylist()
     ]
-    return grid([["method", "seen %", "unseen %", "unseen - seen", "verdict"], *body])
-
-
-# --------------------------------------------------------------------------- plots
-
-
-def plotted(
-    judged: protocol.Judged, made: pa.Table, groups: pa.Table, labels: pa.Table
-) -> dict[str, bytes]:
-    """Name -> PNG."""
-    rows = {row["method"]: row for row in made.to_pylist()}
-    shown = [name for name in SHOWN if name in rows] or list(rows)[:8]
-    title = {name: catalogue.title(name) for name in rows}
-    curves = protocol.iou_curve(judged, CURVE.tolist())
-    return {
-        "iou_curves": plots.iou_curves(
-            CURVE.tolist(), {title[name]: curves[judged.methods.index(name)] for name in shown}
-        ),
-        "classes": _class_plot(groups, [n for n in shown if n not in catalogue.READS_TRUTH], title),
-        "sizes": _size_plot(groups, shown, title),
-        "label_efficiency": _label_plot(labels, rows, title),
-        "speed": plots.speed_plane(
-            [
-                (title[name], row["ms_per_image"], row["corloc"], row["ci_low"], row["ci_high"])
-                for name, row in rows.items()
-                if row["ms_per_image"]
-                and catalogue.base(name) == name
-                and not title[name].startswith(("control", "floor"))
-            ]
-        ),
-    }
-
-
-def _class_plot(groups: pa.Table, shown: Sequence[str], title: Mapping[str, str]) -> bytes:
-    cells: dict[str, dict[str, float]] = {}
-    names: dict[str, str] = {}
-    for row in _of(groups, "class").to_pylist():
-        cells.setdefault(row["method"], {})[row["group"]] = row["corloc"]
-        names[row["group"]] = row["class_name"] or row["group"]
-    few = [n for n in ("sensitivity", "constant_tuned", "cam_threshold") if n in shown] or shown[:3]
-    values = {title[method]: [cells[method][wnid] for wnid in names] for method in few}
-    return plots.class_bars(list(names.values()), values)
-
-
-def _size_plot(groups: pa.Table, shown: Sequence[str], title: Mapping[str, str]) -> bytes:
-    cells = {(row["method"], row["group"]): row for row in _of(groups, "area").to_pylist()}
-    present = [name for name in protocol.AREA_GROUPS if (shown[0], name) in cells]
-    spans = {
-        title[method]: [
-            tuple(cells[method, name][k] for k in ("corloc", "ci_low", "ci_high"))
-            for name in present
-        ]
-        for method in shown
-    }
-    counts = [cells[shown[0], name]["n_images"] for name in present]
-    return plots.size_breakdown(present, counts, spans)
-
-
-def _label_plot(
-    labels: pa.Table, rows: Mapping[str, Mapping[str, Any]], title: Mapping[str, str]
-) -> bytes:
-    spans = _spans(labels)
-    sizes: dict[int | None, list[int]] = {}
-    for row in labels.to_pylist():
-        sizes.setdefault(row["per_class"], []).append(row["n_train"])
-    curves = {
-        catalogue.title(method): list(by_count.values()) for method, by_count in spans.items()
-    }
-    lines = {
-        title[name]: rows[name]["corloc"]
-        for name in ("cam_threshold", "objectness")
-        if name in rows
-    }
-    return plots.label_efficiency([round(mean(n)) for n in sizes.values()], curves, lines)

@@ -8,6 +8,7 @@ run, and has an identity of its own.
 import hashlib
 import os
 import tomllib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 import fsspec
@@ -380,13 +381,20 @@ class Config(Section):
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def load_config(path: str, *, data: str | None = None, output: str | None = None) -> Config:
+def load_config(
+    path: str,
+    *,
+    data: str | None = None,
+    output: str | None = None,
+    changes: Sequence[str] = (),
+) -> Config:
     """Read a run's TOML file (path or URL).
 
     Args:
         path: of the TOML file.
         data: replaces ``dataset.root``.
         output: replaces ``output``.
+        changes: "section.key=value", the value as in TOML; quotes may be left out.
 
     Returns:
         The config; its local paths are made absolute, since workers run elsewhere.
@@ -407,6 +415,8 @@ def load_config(path: str, *, data: str | None = None, output: str | None = None
         raw["dataset"]["root"] = data
     if output is not None:
         raw["output"] = output
+    for change in changes:
+        _change(raw, change)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -414,6 +424,26 @@ def load_config(path: str, *, data: str | None = None, output: str | None = None
         raise ConfigError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from error
     dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
     return config.model_copy(update={"dataset": dataset, "output": absolute(config.output)})
+
+
+def _change(raw: dict[str, Any], change: str) -> None:
+    """Set one value, in place.
+
+    Raises:
+        ConfigError: not "section.key=value", or its section is none.
+    """
+    name, equals, text = change.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not all([*sections, key]):
+        raise ConfigError(f"--set {change}: not section.key=value")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {change}: {section} is no section")
+    try:
+        raw[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        raw[key] = text.strip()
 
 
 def _key(location: tuple[int | str, ...]) -> str:

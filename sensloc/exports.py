@@ -2,19 +2,29 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sensloc.datasets import voc_xml
-from sensloc.localizer import Facts
 
-FORMATS = ("coco", "voc", "yolo")
+if TYPE_CHECKING:  # for which torch is imported
+    from sensloc.localizer import Facts
+
+
+class Format(StrEnum):
+    """What boxes can be written as, beside Parquet."""
+
+    COCO = "coco"
+    VOC = "voc"
+    YOLO = "yolo"
+
 
 Row = dict[str, Any]
 """Of ``tables.BOXES``."""
 
 
-def coco(rows: Iterable[Row], facts: Facts) -> str:
+def coco(rows: Iterable[Row], facts: "Facts") -> str:
     """Images, annotations and categories, as pycocotools and FiftyOne load them.
 
     Every image is there; one with an error has no annotation. A category is an output of the

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from sensloc.boxes import Boxes
-from sensloc.classifiers import load_network, prepare, weights_hash
+from sensloc.classifiers import load_network, map_maker, prepare, weights_hash
 from sensloc.confidence import Bin, Confidence, evidence
 from sensloc.config import AnyClassifier, SceneNet, Section, Sensitivity
 from sensloc.errors import SenslocError
@@ -168,11 +168,7 @@ class Localizer:
                 f"{folder}: the network's weights are not those of the run (their hash is {found}, "
                 f"not {facts.weights}): install the package versions of localizer.json's run"
             )
-        maps = facts.sensitivity
-        make = MapMaker(
-            prepare(network, config, device), config.mean, config.std, maps.batch_size,
-            maps.channels, maps.grid, maps.precision, device,
-        )  # fmt: skip
+        make = map_maker(prepare(network, config, device), config, facts.sensitivity, device)
         linear = LinearMap.load(f"{folder}/linear_map")
         return cls(facts, make, LinearBox(linear, facts.normalise, facts.factors))
 

@@ -12,8 +12,10 @@ from typing import Any
 from sensloc.config import NO_IDENTITY, Config
 
 PACKAGE = Path(__file__).parent
-PRESENTATION = frozenset({"report.py", "comparison.py", "figure.py", "plots.py", "cli.py"})
-"""Files that decide how results look, and no row of any table."""
+PRESENTATION = frozenset(
+    {"report.py", "comparison.py", "figure.py", "cli.py", "latency.py", "page", "stages/report.py"}
+)
+"""Files and folders that decide how results look, and no row of any table."""
 
 DECISIVE = ("sensloc", "torch", "torchvision", "numpy", "pillow", "scipy", "scikit-image")
 """Packages that can change a row."""
@@ -29,7 +31,7 @@ def code() -> dict[str, str]:
     return {
         name: hashlib.blake2b(file.read_bytes(), digest_size=4).hexdigest()
         for file in files
-        if (name := file.relative_to(PACKAGE).as_posix()) not in PRESENTATION
+        if not {name := file.relative_to(PACKAGE).as_posix(), name.partition("/")[0]} & PRESENTATION
     }
 
 

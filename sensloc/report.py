@@ -17,7 +17,8 @@ PAPER = {
 """Ebrahimpour & Noelle, Table 1, in percent: their images, their protocol."""
 
 
-def _rows(table: pa.Table) -> list[list[str]]:
+def main_lines(table: pa.Table) -> list[list[str]]:
+    """The cells of ``HEADER``, of the CorLoc table."""
     wanted = table.filter(pc.is_in(table["scope"], pa.array(["overall", "class mean"])))
     by_method: dict[str, dict[str, Any]] = {}
     for row in wanted.to_pylist():
@@ -56,14 +57,14 @@ def protocol(config: Config) -> str:
 
 def markdown(table: pa.Table, config: Config, errors: int = 0) -> str:
     """``table.md``: one row per method, and how many test images had errors."""
-    body = grid([HEADER, *_rows(table)])
+    body = grid([HEADER, *main_lines(table)])
     not_counted = f" {errors:,} test images with errors are not counted." if errors else ""
     return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}{not_counted}\n"
 
 
 def text(table: pa.Table, config: Config) -> str:
     """The same for a terminal, in columns."""
-    return "\n".join([aligned([HEADER, *_rows(table)]), "", protocol(config)])
+    return "\n".join([aligned([HEADER, *main_lines(table)]), "", protocol(config)])
 
 
 def grid(lines: Sequence[Sequence[str]]) -> str:
@@ -106,6 +107,6 @@ def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) ->
         text(table, config),
         "",
         f"tables, figure and linear map: {url}",
-        f"  look at {url}/examples.png and {url}/table.md",
+        f"  open {url}/report.html; {url}/examples.png and table.md are parts of it",
     ]
     return "\n".join(lines)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 STAGES = (
     *("manifest", "classifier", "sensitivity", "fit", "evaluate", "figure", "localizer"),
-    "compare",
+    *("compare", "report"),
 )
 """In an order in which each comes after those that it builds on."""
 

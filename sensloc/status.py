@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -69,7 +70,15 @@ def status(run: RunDir) -> Status:
     if job is not None and not job["dead"]:
         return Status(Code.RUNNING, stages, job, f"python jobs/status.py {shlex.quote(run.url)}")
     code = Code.FAILED if "failed" in states else Code.INCOMPLETE
-    return Status(code, stages, job, shlex.join(["python", *command]))
+    return Status(code, stages, job, _again(command))
+
+
+def _again(command: Sequence[str]) -> str:
+    """The command line of such an ``sys.argv``."""
+    first, *rest = command or [""]
+    if PurePath(first).name in ("sensloc", "__main__.py"):
+        return shlex.join(["sensloc", *rest])
+    return shlex.join(["python", *command])
 
 
 def _state(run: RunDir, name: str, made: dict[str, Any] | None) -> tuple[str, str]:

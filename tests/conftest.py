@@ -2,12 +2,16 @@
 
 import os
 import tarfile
+import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import boto3
+import fsspec
 import pytest
 import ray
+from moto.server import ThreadedMotoServer
 
 from sensloc.config import Config, load_config
 from sensloc.run import RunDir
@@ -40,8 +44,37 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A real Ray on this machine, for the tests alone."""
+def object_store() -> Iterator[tuple[str, int]]:
+    """A real S3 API on loopback, for this process and all that it starts: its host and port."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "NO_PROXY": "127.0.0.1",
+        }.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+        yield host, port
+        fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: tuple[str, int]) -> str:
+    """The URL of a new bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def cluster(object_store: tuple[str, int]) -> Iterator[None]:
+    """A real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     connect(address="local", num_cpus=4, include_dashboard=False)
     yield
@@ -68,7 +101,7 @@ batch_size = 16
 [resources]
 actors = {actors}
 cpus_per_actor = 0.75
-cpus_per_task = 0.25
+cpus_per_task = 0.5
 rows_per_block = {rows_per_block}
 """
 

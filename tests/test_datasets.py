@@ -8,7 +8,7 @@ import pickle
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -298,37 +298,11 @@ def test_tiny_imagenet_on_real_data(real_data: RealData) -> None:
 # ------------------------------------------------------------------------------- any root
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 API on loopback."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3_root(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_root(bucket: str) -> str:
     """An empty place in a bucket, with a folder marker as consoles write them."""
-    s3fs = pytest.importorskip("s3fs")
-    for key, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    fs.makedirs("bucket", exist_ok=True)
-    root = f"bucket/{tmp_path.name}"
-    fs.pipe_file(f"{root}/{DATA}/train/", b"")
-    yield f"s3://{root}"
-    s3fs.S3FileSystem.clear_instance_cache()
+    fsspec.filesystem("s3").pipe_file(f"{bucket}/{DATA}/train/", b"")
+    return bucket
 
 
 def root_with(kind: str, files: Files, request: pytest.FixtureRequest, tmp_path: Path) -> str:

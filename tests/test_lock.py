@@ -6,14 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from sensloc import lock
 from sensloc.lock import LockedError
@@ -22,26 +19,10 @@ BEAT = 0.05
 
 
 @pytest.fixture(params=["local", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
-        yield str(tmp_path / "run")
-        return
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3").clear_instance_cache()
-        boto3.client("s3").create_bucket(Bucket="locks")
-        yield "s3://locks/run"
-        fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
+        return str(tmp_path / "run")
+    return f"{request.getfixturevalue('bucket')}/run"
 
 
 def left(url: str, content: dict[str, object], number: int = 1) -> None:

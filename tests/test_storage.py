@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from sensloc import images
@@ -203,32 +202,16 @@ class Proxy:
                     left -= len(data)
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[tuple[str, int]]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
 @pytest.fixture
-def proxy(moto: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(object_store: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A real S3 API behind a proxy; its bucket holds ``a.tar`` and ten images."""
-    names = {
-        "AWS_ENDPOINT_URL": f"http://{moto[0]}:{moto[1]}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="bucket")
     client.put_object(Bucket="bucket", Key="a.tar", Body=SHARD)
     client.put_object(Bucket="bucket", Key="empty.jpg", Body=b"")
     for i in range(10):
         client.put_object(Bucket="bucket", Key=f"{i}.jpg", Body=bytes([i]) * 1000)
-    proxy = Proxy(*moto)
+    proxy = Proxy(*object_store)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setattr(images, "WAIT_S", 0.01)
     fsspec.filesystem("s3").clear_instance_cache()
@@ -321,7 +304,7 @@ def test_an_outage_is_no_row_of_a_shard(proxy: Proxy) -> None:
         list(reader.read(unit))
 
 
-def test_refused_credentials_are_no_files_fault(proxy: Proxy, moto: tuple[str, int]) -> None:
+def test_refused_credentials_are_no_files_fault(proxy: Proxy) -> None:
     """A bucket that turns everybody away, as with keys that have run out."""
     answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     with serving(answer) as (port, asked), pytest.MonkeyPatch.context() as patch:

@@ -36,6 +36,8 @@ class Tree:
     """The files below one root. Paths are relative to it and use "/"."""
 
     root: str
+    advice: str = "set dataset.root or --data to"
+    """How another folder is named."""
 
     def url(self, path: str) -> str:
         """Where ``path`` is: a local path for a local root, or a URL.
@@ -180,10 +182,10 @@ class Tree:
         """Say what is missing: the root itself, if that is it."""
         fs, full = _locate(self.root)
         if not fs.isdir(full):
-            raise DatasetError(f"{self.root}: no such folder; set dataset.root or --data to it")
+            raise DatasetError(f"{self.root}: no such folder; {self.advice} it")
         raise DatasetError(
-            f"{self.url(path)}: {problem}; this layout needs it: complete the data set, or set "
-            "dataset.root or --data to the folder that holds it"
+            f"{self.url(path)}: {problem}; this layout needs it: complete the data set, or "
+            f"{self.advice} the folder that holds it"
         )
 
 

@@ -31,7 +31,7 @@ class ImagesReader:
 
     @property
     def _tree(self) -> Tree:
-        return Tree(self.config.root)
+        return Tree(self.config.root, "let the command name")
 
     def units(self) -> list[Unit]:
         """Runs of paths from one listing; or the table.

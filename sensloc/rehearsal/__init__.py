@@ -23,6 +23,9 @@ __all__ = ["RehearsalError", "make_dataset", "rehearse", "tiny_network"]
 
 log = logging.getLogger(__name__)
 
+SIZES = (3_000, 30_000, 300_916)
+"""Images; the last is as many as ImageNet's classes of the paper have."""
+
 TAIL = 2000
 
 
@@ -42,7 +45,7 @@ def tiny_network() -> "nn.Module":
 
 
 def rehearse(
-    job: Path, config: str, source: str, output: Path, sizes: Sequence[int], only_make: bool = False
+    config: str, source: str, output: Path, sizes: Sequence[int], only_make: bool = False
 ) -> str | None:
     """Make the data sets, run the job on each, and say what it took.
 
@@ -50,7 +53,6 @@ def rehearse(
     ``rehearsal.md`` and ``.parquet``, which grow with every size.
 
     Args:
-        job: ``jobs/localize.py``.
         config: its TOML file.
         source: root of Tiny ImageNet.
         output: folder for all of it.
@@ -71,7 +73,7 @@ def rehearse(
         make_dataset(source, output / f"data-{rows}", rows)
     found: list[figures.Figure] = []
     for rows in [] if only_make else sorted(sizes):
-        found += _one(job, config, output, rows)
+        found += _one(config, output, rows)
         pq.write_table(figures.table(found), output / "rehearsal.parquet")
         (output / "rehearsal.md").write_text(figures.markdown(found))
     return figures.markdown(found) if found else None
@@ -85,12 +87,12 @@ def _require_fresh(runs: Sequence[Path]) -> None:
         )
 
 
-def _one(job: Path, config: str, output: Path, rows: int) -> list[figures.Figure]:
+def _one(config: str, output: Path, rows: int) -> list[figures.Figure]:
     """Run the job on one data set."""
     run, said = output / f"run-{rows}", output / f"run-{rows}.log"
     log.info("%d rows: see %s", rows, said)
     data = str(output / f"data-{rows}")
-    command = [sys.executable, str(job), config, "--data", data, "--output", str(run)]
+    command = [sys.executable, "-m", "sensloc", "run", config, "--data", data, "--output", str(run)]
     done = run_job(command, said)
     pq.write_table(done.samples, output / f"memory-{rows}.parquet")
     if done.code:

@@ -19,16 +19,14 @@ log = logging.getLogger(__name__)
 def classifier(run: RunDir) -> None:
     """Train the demo's network on the train split's labels -> ``classifier.pt``.
 
-    Every other source brings its weights along: then there is nothing to do.
+    Every other source brings its weights along: then there is nothing to do, and that is recorded.
     """
-    config = run.config
-    if not isinstance(config.classifier, SceneNet):
-        return
     run.require("manifest")
     with run.stage("classifier", "classifier.pt"):
-        train = ray.remote(num_cpus=1)(_train_scene_net)
-        run.write("classifier.pt", ray.get(train.remote(run)))
-    log.info("classifier: trained on the labels of the train split")
+        if isinstance(run.config.classifier, SceneNet):
+            train = ray.remote(num_cpus=1)(_train_scene_net)
+            run.write("classifier.pt", ray.get(train.remote(run)))
+            log.info("classifier: trained on the labels of the train split")
 
 
 def _train_scene_net(run: RunDir) -> bytes:

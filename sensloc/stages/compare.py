@@ -32,7 +32,7 @@ IDENTITY = "compare/identity.json"
 
 
 def compare(run: RunDir) -> str:
-    """A fitted run -> ``compare/``: predictions of every method, tables and plots.
+    """A fitted run -> ``compare/``: predictions of every method, and tables.
 
     What is there of the units (proposals, maps, classes, predictions) is not made again.
 
@@ -180,5 +180,3 @@ def _write(
     run.write(
         "compare/table.md", comparison.markdown(table, groups, labels, unseen, recall, run.config)
     )
-    for name, png in comparison.plotted(judged, table, groups, labels).items():
-        run.write(f"compare/{name}.png", png)

@@ -14,13 +14,17 @@ from sensloc.stages.figure import figure
 from sensloc.stages.fit import fit
 from sensloc.stages.localizer import localizer
 from sensloc.stages.manifest import manifest
+from sensloc.stages.report import report
 from sensloc.stages.sensitivity import sensitivity
 
 log = logging.getLogger(__name__)
 
 FUNCTIONS: dict[str, Callable[[RunDir], None]] = {
     function.__name__: function
-    for function in (manifest, classifier, sensitivity, fit, evaluate, figure, localizer)
+    for function in (
+        *(manifest, classifier, sensitivity, fit, evaluate, figure, localizer),
+        report,
+    )
 }
 """Of the stages, by name, in their order."""
 

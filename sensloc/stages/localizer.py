@@ -62,7 +62,7 @@ def localizer(run: RunDir) -> None:
         )
         columns = ["split", "evidence", "correct", "error"]
         rows = ray_data.load(run, run.files(JUDGED), columns, errors=True)
-        errors = len(rows) - rows["error"].null_count
+        errors = ray_data.errors_of(rows)
         parts = {name: _of(rows, name) for name in ("validation", "test")}
         if any(len(right) == 0 for _, right in parts.values()):
             raise RunError(f"{run.at(JUDGED)}: no validation or no test image without an error")

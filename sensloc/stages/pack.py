@@ -73,7 +73,7 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
             units.each_quick(run, INDEX, todo, pack_images, (drawn.seed, drawn.limit))
             packed = ray_data.load(run, run.files(INDEX), ["shard", "error"], errors=True)
-            errors = len(packed) - packed["error"].null_count
+            errors = ray_data.errors_of(packed)
             facts |= {"images": len(packed) - errors, "errors": errors}
             facts |= {"shards": pc.count_distinct(packed["shard"]).as_py()}
         run.remove(manifest.WORK)

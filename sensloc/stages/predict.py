@@ -87,7 +87,7 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
     Args:
         run: a directory of its own.
         localizer: URL of a finished run, or of its folder ``localizer``.
-        formats: of ``exports.FORMATS``: ``coco.json``, ``voc/*.xml``, ``yolo/*.txt``.
+        formats: of ``exports.Format``: ``coco.json``, ``voc/*.xml``, ``yolo/*.txt``.
 
     Raises:
         LocalizerError: there is none.
@@ -245,12 +245,8 @@ def _account(run: RunDir, images: int) -> dict[str, Any]:
             f"{run.at(BOXES)} does not hold each of {images} images exactly once: delete "
             f"{run.url} and begin anew"
         )
-    failed = ray_data.over_files(run, BOXES, ["error"], _failed, errors=True)
+    failed = ray_data.over_files(run, BOXES, ["error"], ray_data.errors_of, errors=True)
     return {"rows": len(every), "errors": sum(failed)}
-
-
-def _failed(rows: pa.Table) -> int:
-    return len(rows) - int(rows["error"].null_count)
 
 
 # --------------------------------------------------------------------------- other formats

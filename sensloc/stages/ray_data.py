@@ -215,6 +215,11 @@ def same_rows(run: RunDir, stage: str, other: str) -> bool:
     return bool((mine[1:] != mine[:-1]).all()) and np.array_equal(mine, theirs)
 
 
+def errors_of(rows: pa.Table) -> int:
+    """How many of the rows have an error."""
+    return len(rows) - int(rows["error"].null_count)
+
+
 def image_keys(rows: pa.Table) -> npt.NDArray[np.uint64]:
     """A 64-bit hash of each row's image id: [n]."""
     return keys(rows["image_id"].to_pylist(), 0)

@@ -16,7 +16,7 @@ import torch
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from torch import nn
 
-from sensloc import isolation, tables
+from sensloc import classifiers, isolation, tables
 from sensloc.classifiers import load_network, prepare, weights_hash
 from sensloc.config import Config, SceneNet
 from sensloc.images import ImageError
@@ -173,17 +173,7 @@ def map_maker(
 ) -> MapMaker:
     """The run's way to make maps, of a network that is prepared."""
     config = run.config
-    return MapMaker(
-        network,
-        config.classifier.mean,
-        config.classifier.std,
-        config.sensitivity.batch_size,
-        config.sensitivity.channels,
-        config.sensitivity.grid,
-        config.sensitivity.precision,
-        device,
-        gradient,
-    )
+    return classifiers.map_maker(network, config.classifier, config.sensitivity, device, gradient)
 
 
 class SensitivityActor:

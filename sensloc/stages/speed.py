@@ -1,8 +1,6 @@
 """How long each method takes for an image: parts measured in turn, in one process on one core."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import ray
 import torch
 
 from sensloc.images import ImageError
+from sensloc.latency import medians
 from sensloc.methods import Method, catalogue, learned, objectness
 from sensloc.pixels import read
 from sensloc.run import RunDir
@@ -54,8 +53,8 @@ def milliseconds(run: RunDir, entries: Mapping[str, Entry]) -> dict[str, float]:
     made = {}
     for name, entry in entries.items():
         needed = {part for column in _read(name) for part in PARTS.get(column, ())}
-        seconds = sum(parts[part] for part in needed) + predicting[name]
-        made[name] = 1000 * (seconds + entry.facts.get("seconds_per_image", 0.0))
+        choosing = 1000 * entry.facts.get("seconds_per_image", 0.0)
+        made[name] = sum(parts[part] for part in needed) + predicting[name] + choosing
     return made
 
 
@@ -67,7 +66,7 @@ def _read(name: str) -> list[str]:
 
 
 def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds per image of each part, and of each method's last step."""
+    """Milliseconds per image of each part, and of each method's last step."""
     torch.set_num_threads(1)
     config, compare = run.config, run.config.compare
     rows = _some_rows(run, compare.speed_images)
@@ -103,8 +102,7 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
     both = parts | {f"predict {name}": call for name, call in whole.items()}
     for name in set(compare.methods) & set(catalogue.COLOCALIZATION):  # which one is no matter
         rows = rows.append_column(name, pa.array([0] * n, pa.int32()))
-    seconds = _medians(both, compare.speed_rounds)
-    each = {name: value / n for name, value in seconds.items()}
+    each = medians(both, n, compare.speed_rounds)
     return (
         {name: each[name] for name in parts},
         {name: each[f"predict {name}"] for name in methods},
@@ -129,14 +127,3 @@ def _read_pixels(uris: Sequence[str], size: int) -> list[Any]:
         if isinstance(one, ImageError):
             raise one
     return pixels
-
-
-def _medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, called in turn; one round before them does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - began)
-    return {name: median(each[1:]) for name, each in taken.items()}
