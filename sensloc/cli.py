@@ -76,7 +76,8 @@ def run(
     output: Output = None,
     changes: Changes = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Then every method of [compare] on the same images.")
+        bool,
+        typer.Option("--compare", help="Then every method of the comparison too."),
     ] = False,
 ) -> None:
     """Run it all: manifest, sensitivity maps, linear map, CorLoc, localizer, report."""

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,10 +14,12 @@ import pytest
 import ray
 from moto.server import ThreadedMotoServer
 
-from sensloc.config import Config, load_config
+from sensloc.config import Compare, Config, load_config
 from sensloc.run import RunDir
+from sensloc.stages.compare import compare
 from sensloc.stages.localize import localize
 from sensloc.stages.ray_data import connect
+from sensloc.stages.report import report
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -125,3 +128,46 @@ def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir
     run = RunDir.open(small_config(tmp_path_factory.mktemp("small")))
     localize(run)
     return run
+
+
+SECTION = Compare(
+    train=200,
+    validation=40,
+    objectness_images=40,
+    objectness_size=64,
+    words=50,
+    proposals=8,
+    mus=(0.4,),
+    lams=(0.01, 0.1),
+    smoothgrad_samples=2,
+    integrated_steps=2,
+    label_counts=(1, 5),
+    label_draws=2,
+    speed_images=8,
+    speed_rounds=1,
+)
+"""Every method, on little."""
+
+
+def copy_of(run: RunDir, folder: Path, section: Compare) -> RunDir:
+    shutil.copytree(run.url, folder)
+    return RunDir.open(run.config.model_copy(update={"output": str(folder), "compare": section}))
+
+
+@pytest.fixture(scope="session")
+def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """All methods on the small run's 50 test images, and its report."""
+    run = copy_of(small_run, tmp_path_factory.mktemp("compared") / "run", SECTION)
+    compare(run)
+    report(run)
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests: one has those on this file's Ray, which starts once.
+
+    The others go file by file.
+    """
+    for item in items:
+        uses = getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if "cluster" in uses else item.path.name))

@@ -1,7 +1,6 @@
 """The comparison on a real, local Ray: every method on the same images, resumable, honest."""
 
 import json
-import shutil
 from pathlib import Path
 
 import duckdb
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from conftest import SECTION, copy_of
 
 from sensloc import protocol
 from sensloc.attribution import ActivationMaker, SmoothGrad
@@ -33,36 +32,6 @@ from sensloc.stages.maps import MAPS
 from sensloc.stages.subsets import learn, subsets_of
 
 pytestmark = pytest.mark.usefixtures("cluster")
-
-SECTION = Compare(
-    train=200,
-    validation=40,
-    objectness_images=40,
-    objectness_size=64,
-    words=50,
-    proposals=8,
-    mus=(0.4,),
-    lams=(0.01, 0.1),
-    smoothgrad_samples=2,
-    integrated_steps=2,
-    label_counts=(1, 5),
-    label_draws=2,
-    speed_images=8,
-    speed_rounds=1,
-)
-
-
-def copy_of(run: RunDir, folder: Path, section: Compare) -> RunDir:
-    shutil.copytree(run.url, folder)
-    return RunDir.open(run.config.model_copy(update={"output": str(folder), "compare": section}))
-
-
-@pytest.fixture(scope="module")
-def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """All methods on the small run's 50 test images."""
-    run = copy_of(small_run, tmp_path_factory.mktemp("compared") / "run", SECTION)
-    compare(run)
-    return run
 
 
 def rows_of(run: RunDir, stage: str, split: str | None = None) -> pa.Table:
@@ -145,9 +114,6 @@ def test_the_outputs_open_in_the_usual_tools(compared: RunDir) -> None:
     for name in ("differences", "breakdown", "labels", "unseen"):
         found = duckdb.sql(f"SELECT count(*) FROM '{compared.url}/compare/{name}.parquet'")
         assert found.fetchall()[0][0] > 0
-    for name in ("iou_curves", "classes", "sizes", "label_efficiency", "speed"):
-        with Image.open(f"{compared.url}/compare/{name}.png") as image:
-            assert image.width > 300
     page = compared.read("compare/table.md").decode()
     for name in SECTION.methods:
         assert f"| {catalogue.title(name)} |" in page

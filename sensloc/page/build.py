@@ -24,6 +24,9 @@ from sensloc.protocol import AREA_GROUPS
 MAIN = "sensitivity"
 """The paper's method: the page's first figure."""
 
+FASTEST = 1.0
+"""Milliseconds: what takes less stands here in the chart."""
+
 KINDS = 12
 """Of errors, at most, by name; the rest is counted together."""
 
@@ -88,6 +91,9 @@ def page(found: Found, now: datetime) -> Page:
         shown=titles,
         main=catalogue.title(MAIN),
         charts=_charts(found, methods),
+        speeds=[
+            f"{row['method']}: {row['corloc']:.1f} %, {_ms(row['ms'])}" for row in _speeds(found)
+        ],
         unseen=_unseen(found),
         confidence=_confidence(found.localizer),
         cards=found.cards,
@@ -281,8 +287,8 @@ def _charts(found: Found, methods: Sequence[str]) -> dict[str, charts.Spec]:
             ]
         ),
     }
-    if "table" in found.compared:
-        made["speed"] = charts.speed_plane(_speeds(found.compared["table"]))
+    if speeds := _speeds(found):
+        made["speed"] = charts.speed_plane(speeds)
     if found.compared and len(found.compared["labels"]):
         rows = _labels(found.compared["labels"])
         made["labels"] = charts.labels(rows, list(dict.fromkeys(row["method"] for row in rows)))
@@ -307,23 +313,31 @@ def _share(row: Mapping[str, Any], config: Config) -> dict[str, float]:
     }
 
 
-def _speeds(table: pa.Table) -> list[dict[str, Any]]:
-    """What takes time at all, and is neither a control nor a floor."""
+def _speeds(found: Found) -> list[dict[str, Any]]:
+    """The compared methods that take time and are neither a control nor a floor, best first."""
+    if "table" not in found.compared:
+        return []
+    rows = sorted(found.compared["table"].to_pylist(), key=lambda row: -row["corloc"])
+    timed = [
+        row
+        for row in rows
+        if row["ms_per_image"] and not row["title"].startswith(("control", "floor"))
+    ]
     return [
         {
+            "number": number,
             "method": row["title"],
             "ms": max(row["ms_per_image"], FASTEST),
             "corloc": row["corloc"],
             "low": row["ci_low"],
             "high": row["ci_high"],
         }
-        for row in table.to_pylist()
-        if row["ms_per_image"] and not row["title"].startswith(("control", "floor"))
+        for number, row in enumerate(timed, 1)
     ]
 
 
-FASTEST = 1.0
-"""Milliseconds: what takes less stands here."""
+def _ms(value: float) -> str:
+    return f"{value:.3g} ms" if value > FASTEST else f"under {FASTEST:g} ms"
 
 
 def _labels(table: pa.Table) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ MOST = len(DASHES)
 """Methods that a chart can tell apart."""
 
 CORLOC = "CorLoc, %"
+AHEAD, BEHIND = "#1f87d1", "#8a8a8a"
+"""Of ``speed_plane``: seen on light and on dark."""
+
 TWO_LINES = "split(replace(datum.label, /(under|over|to) /, '$1|'), '|')"
 """Of a group's name, as a Vega expression."""
 
@@ -55,30 +58,31 @@ def speed_plane(rows: Sequence[Row]) -> Spec:
     """CorLoc against time per image; what no other beats in both is filled and joined.
 
     Args:
-        rows: method, ms (> 0), corloc, low, high (percent).
+        rows: number (shown beside the point), method, ms (> 0), corloc, low, high (percent).
     """
     best, marked = -1.0, []
     for row in sorted(rows, key=lambda row: (row["ms"], -row["corloc"])):
         front = row["corloc"] > best
         best = max(best, row["corloc"])
         marked.append({**row, "front": front})
-    x = alt.X("ms:Q", title="milliseconds per image, logarithmic", scale=alt.Scale(type="log"))
+    x = alt.X("ms:Q", title="milliseconds per image, logarithmic", scale=_LOG, axis=_FEW)
     y = alt.Y("corloc:Q", title=CORLOC, scale=alt.Scale(zero=False))
     hint = [alt.Tooltip("method:N"), _number("ms", ".3~g"), *_interval()]
     every = _chart(marked).encode(x, tooltip=hint)
     steps = _chart([row for row in marked if row["front"]]).encode(x, y)
-    look = alt.Color("front:N", scale=alt.Scale(domain=[True, False]), legend=None)
+    look = alt.Color("front:N", scale=_ahead(BEHIND), legend=None)
+    fill = alt.Fill("front:N", scale=_ahead("transparent"), legend=None)
     layers = [
-        steps.mark_line(interpolate="step-after", opacity=0.4),
-        every.mark_rule().encode(alt.Y("low:Q", title=CORLOC), alt.Y2("high:Q"), look),
-        every.mark_point(size=70).encode(y, look, fill=_fill_front()),
+        steps.mark_line(interpolate="step-after", opacity=0.4, color=AHEAD),
+        every.mark_rule(opacity=0.7).encode(alt.Y("low:Q", title=CORLOC), alt.Y2("high:Q"), look),
+        every.mark_point(size=70, opacity=1).encode(y, look, fill=fill),
+        every.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(y, alt.Text("number:N")),
     ]
     return _spec(alt.layer(*layers), 340)
 
 
-def _fill_front() -> alt.Fill:
-    domain = alt.Scale(domain=[True, False], range=["#0072B2", "transparent"])
-    return alt.Fill("front:N", scale=domain, legend=None)
+def _ahead(behind: str) -> alt.Scale:
+    return alt.Scale(domain=[True, False], range=[AHEAD, behind])
 
 
 def sizes(rows: Sequence[Row], methods: Sequence[str], groups: Sequence[str]) -> Spec:
@@ -112,7 +116,7 @@ def labels(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
         methods: in the order of their looks.
     """
     base = _chart(rows).encode(
-        alt.X("n:Q", title="boxed images to learn from, logarithmic", scale=alt.Scale(type="log")),
+        alt.X("n:Q", title="boxed images to learn from, logarithmic", scale=_LOG, axis=_FEW),
         _colour(methods, _LINES),
         tooltip=["method:N", _number("n", ",.0f"), *_interval()],
     )
@@ -236,10 +240,13 @@ def _legend(symbol: str | None = None) -> alt.Legend:
         columns=1,
         labelLimit=320,
         symbolSize=120,
+        symbolOpacity=1,
         symbolType=alt.Undefined if symbol is None else symbol,
     )
 
 
+_LOG = alt.Scale(type="log", nice=False)
+_FEW = alt.Axis(labelOverlap="greedy", labelSeparation=8)
 _LINES, _POINTS = _legend("stroke"), _legend()
 
 

@@ -17,12 +17,12 @@ function look() {
   const dark = isDark();
   const category = dark
     ? ["#56b4e9", "#ff8a3c", "#2fd3a2", "#e79cc6", "#f2f2f2", "#e69f00", "#8fa8ff", "#c49a6c"]
-    : ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#b87d00", "#3a6ea5", "#7a5230"];
+    : ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#b87d00", "#56b4e9", "#7a5230"];
   const label = { labelColor: text, titleColor: soft, titleFontWeight: "normal" };
   return {
     background: null, font: getComputedStyle(document.body).fontFamily,
     view: { stroke: null }, range: { category },
-    mark: { color: category[0] }, rule: { color: text }, line: { color: category[0] },
+    mark: { color: category[0] }, rule: { color: text }, text: { color: text }, line: { color: category[0] },
     bar: { color: category[0] }, point: { color: category[0] }, area: { color: category[0] },
     axis: { ...label, gridColor: grid, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12 },
     legend: { ...label, labelFontSize: 12 }, header: { labelColor: text, labelFontSize: 13 },
@@ -170,7 +170,8 @@ $("g-more").addEventListener("click", () => { limit += STEP; fill(); });
 $("previous").addEventListener("click", () => closer(open - 1));
 $("next").addEventListener("click", () => closer(open + 1));
 $("close").addEventListener("click", () => $("closer").close());
-$("closer").addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => {
+  if (!$("closer").open) return;
   if (event.key === "ArrowLeft") closer(open - 1);
   if (event.key === "ArrowRight") closer(open + 1);
 });

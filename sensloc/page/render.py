@@ -54,6 +54,7 @@ class Page:
         shown: titles of the methods in the charts and the gallery, in the order of their looks.
         main: the one that the gallery begins with.
         charts: by name, see page.html; those named there with an ``if`` may be missing.
+        speeds: the methods of the chart of that name, by their numbers.
         unseen: classes that were not learned on; None where there is no comparison.
         confidence: how good it is.
         cards: of the gallery.
@@ -76,6 +77,7 @@ class Page:
     shown: Sequence[str]
     main: str
     charts: Mapping[str, Spec]
+    speeds: Sequence[str]
     unseen: Table | None
     confidence: str
     cards: Sequence[Card]

@@ -142,7 +142,7 @@ def _predict(
     # an actor that cannot start is tried again and again: a task says why, once
     ray.get(ray.remote(num_cpus=resources.cpus_per_actor)(_check).remote(folder))
     rows = [{"unit": unit, "spans": json.dumps(spans[unit])} for unit in todo]
-    units.finish(
+    made = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(
             partial(look, run=run, drawn=drawn, size=facts.classifier.input_size),
@@ -160,6 +160,7 @@ def _predict(
             ),
         )
     )
+    units.finish(made, run, BOXES, len(todo))
 
 
 def _check(folder: str) -> None:

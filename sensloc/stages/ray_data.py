@@ -83,7 +83,7 @@ def connect(**options: Any) -> None:
     context = DataContext.get_current()
     context.use_datasource_v2 = False  # it starts 32 actors to read any number of files
     context.raise_original_map_exception = True  # an error of ours stays one of its kind
-    context.enable_operator_progress_bars = False  # one line of progress, not one per operator
+    context.enable_progress_bars = False  # units.finish says how far a stage is
     context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
 
 

@@ -61,7 +61,7 @@ def _make(run: RunDir, todo: Sequence[str], isolated: bool = False) -> None:
     if not todo:
         return
     resources = run.config.resources
-    units.finish(
+    made = (
         units.dataset(todo)
         .map(
             partial(decode_unit, run=run, isolated=isolated),
@@ -79,6 +79,7 @@ def _make(run: RunDir, todo: Sequence[str], isolated: bool = False) -> None:
             ),
         )
     )
+    units.finish(made, run, "sensitivity", len(todo))
 
 
 def weights(run: RunDir) -> str:

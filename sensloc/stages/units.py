@@ -8,8 +8,11 @@ a unit that two workers made is there once.
 import io
 import json
 import logging
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
+from tqdm import tqdm
 
 from sensloc.run import RunDir
-from sensloc.stages import ray_data
+from sensloc.stages import metrics, ray_data
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,9 @@ Worker = Callable[[str], pa.Table]
 
 ROWS_PER_GROUP = 1024
 """Of a unit's file, so that a few rows of a long one cost little."""
+
+EVERY = 30.0
+"""Seconds between two lines of the log."""
 
 MOST_TASKS = 1000
 """Units that take no time share a task where there are more of them."""
@@ -93,13 +100,12 @@ def each(
     todo = missing(run, stage, units)
     if not todo:
         return
-    finish(
-        dataset(todo).map(
-            _Unit,  # type: ignore[arg-type]
-            fn_constructor_args=(run, stage, make, [ray.put(args)]),  # a list: not copied
-            **pool(min(actors or len(todo), len(todo)), cpus, gpus),
-        )
+    made = dataset(todo).map(
+        _Unit,  # type: ignore[arg-type]
+        fn_constructor_args=(run, stage, make, [ray.put(args)]),  # a list: not copied
+        **pool(min(actors or len(todo), len(todo)), cpus, gpus),
     )
+    finish(made, run, stage, len(todo))
 
 
 def each_quick(
@@ -123,11 +129,10 @@ def each_quick(
         return
     rows = [{"unit": unit, "what": json.dumps(units[unit])} for unit in todo]
     work = partial(_quick, run=run, stage=stage, function=function, args=[ray.put(args)])
-    finish(
-        ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS)).map(
-            work, num_cpus=run.config.resources.cpus_per_task, ray_remote_args_fn=ray_data.for_tasks
-        )
+    made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS)).map(
+        work, num_cpus=run.config.resources.cpus_per_task, ray_remote_args_fn=ray_data.for_tasks
     )
+    finish(made, run, stage, len(todo))
 
 
 def pool(most: int, cpus: float, gpus: float, spare: float = 0.0) -> dict[str, Any]:
@@ -148,16 +153,42 @@ def pool(most: int, cpus: float, gpus: float, spare: float = 0.0) -> dict[str, A
     }
 
 
-def finish(rows: Dataset) -> None:
-    """Run a chain to its end; Ray says how far it is."""
-    for _ in rows.iter_rows():
-        pass
+def finish(made: Dataset, run: RunDir, stage: str, total: int) -> None:
+    """Run a chain to its end, and say how far it is: a bar on a terminal, else lines of the log.
+
+    Args:
+        made: rows of ``write``, one per unit.
+        run: of the units.
+        stage: of the units.
+        total: of the units to make.
+    """
+    on_terminal, tags = sys.stderr.isatty(), metrics.tags(run, stage)
+    began = said = time.monotonic()
+    rows = errors = 0
+    metrics.LEFT.set(total, tags)
+    with tqdm(total=total, desc=stage, unit="unit", disable=not on_terminal, leave=False) as bar:
+        for done, row in enumerate(made.iter_rows(), 1):
+            rows, errors = rows + row["rows"], errors + row["errors"]
+            now = time.monotonic()
+            rate = rows / max(now - began, 1e-9)
+            metrics.LEFT.set(total - done, tags)
+            bar.set_postfix_str(f"{rate:,.1f} rows/s, {errors:,} errors", refresh=False)
+            bar.update()
+            if not on_terminal and now - said > EVERY and done < total:
+                said = now
+                left = timedelta(seconds=round((now - began) / done * (total - done)))
+                log.info(
+                    "%s: %d of %d units, %.1f rows/s, %d errors, about %s left",
+                    *(stage, done, total, rate, errors, left),
+                )
 
 
 def write(run: RunDir, stage: str, unit: str, table: pa.Table) -> dict[str, Any]:
-    """Write a unit's file, and say so in a row."""
+    """Write a unit's file, and say so in a row and in the metrics."""
     run.write(f"{stage}/{unit}.parquet", parquet(table, ray_data.stamp(run)))
-    return {"unit": unit, "rows": len(table)}
+    errors = ray_data.errors_of(table) if "error" in table.column_names else 0
+    metrics.count(run, stage, len(table), errors)
+    return {"unit": unit, "rows": len(table), "errors": errors}
 
 
 def parquet(table: pa.Table, stamp: dict[str, str]) -> bytes:
