@@ -35,7 +35,9 @@ def sensitivity(grid: int) -> pa.Schema:
             ("predicted_index", pa.int64()),  # the classifier's highest score
             ("score", pa.float32()),  # the logit that was differentiated
             ("probability", pa.float32()),  # its softmax
-            ("map", pa.list_(pa.float16(), grid * grid)),  # row-major, map / map_scale, in [0, 1]
+            # row-major, map / map_scale, in [0, 1]; float16 values (2^-11 steps and finer) in a
+            # type that Spark reads too, and no larger on disk
+            ("map", pa.list_(pa.float32(), grid * grid)),
             ("map_scale", pa.float32()),  # the pooled map's maximum
             ("map_height", pa.int32()),  # G
             ("map_width", pa.int32()),  # G

@@ -176,12 +176,12 @@ class Mapper:
         return made
 
     def _box_features(self, features: torch.Tensor, boxes: Any) -> Any:
-        """Of unit norm, one image's boxes in a row: float16 [k * C]; None without boxes."""
+        """Of unit norm, one image's boxes in a row: float32 [k * C], in float16 values; None without boxes."""
         if not boxes:
             return None
         wanted = torch.tensor(boxes, device=features.device)[None]
         each = torch.nn.functional.normalize(pooled_features(features, wanted)[0], dim=1)
-        return each.half().flatten().cpu().numpy()
+        return each.half().float().flatten().cpu().numpy()
 
     def _joined(self, rows: pa.Table, index: list[int], made: dict[str, list[Any]]) -> pa.Table:
         """Put the values of the rows ``index`` beside the rows; null elsewhere."""
@@ -217,13 +217,13 @@ def _finite(values: npt.NDArray[np.float16], good: Any) -> list[Any]:
 
 def _column(values: list[Any], name: str, width: int) -> pa.Array:
     if name == "box_features":
-        return pa.array(values, pa.list_(pa.float16()))
+        return pa.array(values, pa.list_(pa.float32()))
     good = pa.array([value is not None for value in values])
-    dense = np.zeros((len(values), width), np.float16)
+    dense = np.zeros((len(values), width), np.float32)
     for i, value in enumerate(values):
         if value is not None:
             dense[i] = value
-    made = tables.fixed(dense, pa.float16())
+    made = tables.fixed(dense, pa.float32())
     return pc.if_else(good, made, pa.scalar(None, made.type))
 
 
@@ -231,7 +231,7 @@ def permuted_maps(run: RunDir, taken: Draw) -> tuple[Any, Any]:
     """Another image's sensitivity map for each that takes part, drawn within its split.
 
     Returns:
-        The image ids, sorted [n], and the other image's map for each, float16 [n, G * G].
+        The image ids, sorted [n], and the other image's map for each, [n, G * G].
     """
     ids, others = [], []
     for split in ("train", "validation", "test"):

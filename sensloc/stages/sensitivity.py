@@ -224,7 +224,7 @@ class SensitivityActor:
             "predicted_index": known(maps.predicted, pa.int64()),
             "score": known(maps.score, pa.float32()),
             "probability": known(maps.probability, pa.float32()),
-            "map": known(maps.map, pa.float16()),
+            "map": known(maps.map.astype(np.float32), pa.float32()),
             "map_scale": known(maps.scale, pa.float32()),
             "map_height": pa.array([grid] * n, pa.int32()),
             "map_width": pa.array([grid] * n, pa.int32()),
