@@ -128,6 +128,18 @@ def report(run: Run) -> None:
 
 
 @app.command()
+def coco(run: Run) -> None:
+    """Write a finished run's test images and boxes as COCO JSON."""
+
+    def job(found: RunDir) -> str:
+        from sensloc.stages.coco import coco as stage
+
+        return stage(found)
+
+    _do(lambda: RunDir.found(absolute(run.rstrip("/"))), job, cluster=False)
+
+
+@app.command()
 def status(run: Run) -> None:
     """Say how far a run is, and what goes on with it.
 

@@ -1,7 +1,7 @@
 """Predicted boxes as other programs want them: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -63,6 +63,76 @@ def coco(rows: Iterable[Row], facts: "Facts") -> str:
             "categories": categories,
         }
     )
+
+
+def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
+    """The annotated boxes of a run's images, as pycocotools and FiftyOne load them.
+
+    Args:
+        rows: of ``tables.MANIFEST``, without errors; the order numbers the images, from 1.
+        name: of the run.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    categories: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows, 1):
+        sides = (row["width"], row["height"])
+        image = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
+        images.append(image | {"width": sides[0], "height": sides[1]})
+        category = categories.setdefault(
+            row["wnid"],
+            {
+                "id": len(categories) + 1,
+                "name": row["class_name"] or row["wnid"],
+                "supercategory": "",
+                "wnid": row["wnid"],
+            },
+        )
+        for box in row["boxes"]:
+            x, y, width, height = _xywh(box, sides)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": category["id"],
+                    "bbox": [x, y, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "info": {"description": f"annotated boxes of the run {name}"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": list(categories.values()),
+    }
+
+
+def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One method's boxes, for ``COCO.loadRes``: the category is the annotated one.
+
+    Args:
+        rows: of ``tables.PREDICTIONS``, without errors.
+        truth: as ``coco_truth`` returns it. ``score`` is 1: a run gives a box per image.
+    """
+    images = {image["file_name"]: image for image in truth["images"]}
+    category = {one["wnid"]: one["id"] for one in truth["categories"]}
+    return [
+        {
+            "image_id": (image := images[row["image_id"]])["id"],
+            "category_id": category[row["wnid"]],
+            "bbox": _xywh(row["box"], (image["width"], image["height"])),
+            "score": 1.0,
+        }
+        for row in rows
+    ]
+
+
+def _xywh(box: Sequence[float], sides: tuple[int, int]) -> list[float]:
+    """Unit xyxy -> x, y, width, height in pixels."""
+    x0, y0, x1, y1 = (float(v) * side for v, side in zip(box, (*sides, *sides), strict=True))
+    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def voc(row: Row) -> bytes:

@@ -64,7 +64,8 @@ def status(run: RunDir) -> Status:
         wanted = [name for name in STAGES if name != "compare" or name in begun]
     stages = [(name, *_state(run, name, begun.get(name))) for name in wanted]
     states = {state for _, state, _ in stages}
-    command: list[str] = next((made["command"] for made in reversed(begun.values())), [])
+    made_by = [made["command"] for name, made in begun.items() if name != "report"]
+    command: list[str] = made_by[-1] if made_by else []
     if states == {"done"}:
         return Status(Code.COMPLETE, stages, job, None)
     if job is not None and not job["dead"]:

@@ -80,6 +80,18 @@ JUDGED = pa.schema(
 )
 """One row per image that the confidence is learned from, or judged by."""
 
+CONFIDENCE = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),  # validation: it was learned there; test
+        ("recognised", pa.bool_()),
+        ("iou", pa.float32()),  # best over the image's boxes, by the map of the predicted class
+        ("correct", pa.bool_()),
+        ("confidence", pa.float32()),  # the chance of that, as it was promised
+    ]
+)
+"""One row per image of ``JUDGED`` without an error."""
+
 BOXES = pa.schema(
     [
         ("image_id", pa.string()),  # unique

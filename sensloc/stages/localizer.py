@@ -29,7 +29,7 @@ from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_
 log = logging.getLogger(__name__)
 
 METHOD = "sensitivity_calibrated"
-JUDGED = "judged"
+JUDGED, CONFIDENCE = "judged", "confidence"
 
 COLUMNS = (
     "image_id", "uri", "content", "split", "class_index", "predicted_index", "probability", "boxes",
@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def localizer(run: RunDir) -> None:
-    """``sensitivity/`` (validation, test) and the fit -> ``localizer/`` and ``judged/``.
+    """``sensitivity/`` (validation, test) and the fit -> ``localizer/``, ``confidence/``.
 
     Prediction does not know the class: where the run's maps are of the annotated class and the
     network predicts another one, the map is made anew.
@@ -50,7 +50,8 @@ def localizer(run: RunDir) -> None:
     run.require("evaluate")
     weights = require_same_weights(run)
     resources = run.config.resources
-    with run.stage("localizer", "localizer", JUDGED, of={"weights": weights}) as facts:
+    outputs = ("localizer", JUDGED, CONFIDENCE)
+    with run.stage("localizer", *outputs, of={"weights": weights}) as facts:
         units.each(
             run,
             JUDGED,
@@ -60,7 +61,7 @@ def localizer(run: RunDir) -> None:
             gpus=resources.gpus_per_actor,
             actors=resources.actors,
         )
-        columns = ["split", "evidence", "correct", "error"]
+        columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
         rows = ray_data.load(run, run.files(JUDGED), columns, errors=True)
         errors = ray_data.errors_of(rows)
         parts = {name: _of(rows, name) for name in ("validation", "test")}
@@ -68,6 +69,7 @@ def localizer(run: RunDir) -> None:
             raise RunError(f"{run.at(JUDGED)}: no validation or no test image without an error")
         confidence = Confidence.fit(*parts["validation"])
         judged = {name: _judged(confidence, *part) for name, part in parts.items()}
+        run.write(f"{CONFIDENCE}/confidence.parquet", _promised(run, rows, confidence))
         _export(run, weights, confidence, judged)
         facts |= {"rows": len(rows), "errors": errors}
         facts |= judged["test"].model_dump(exclude={"reliability", "images"})
@@ -164,6 +166,14 @@ def _judged(confidence: Confidence, seen: Any, right: Any) -> Judged:
         calibration_error=100 * calibration_error(bins),
         reliability=bins,
     )
+
+
+def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
+    """``tables.CONFIDENCE``, as the bytes of its file."""
+    good = rows.filter(pc.is_null(rows["error"])).sort_by("image_id")
+    chance = confidence(learned.column(good, "evidence")).astype(np.float32)
+    table = good.drop_columns(["evidence", "error"]).append_column("confidence", pa.array(chance))
+    return units.parquet(table.cast(tables.CONFIDENCE), ray_data.stamp(run))
 
 
 def _export(

@@ -176,7 +176,7 @@ class Mapper:
         return made
 
     def _box_features(self, features: torch.Tensor, boxes: Any) -> Any:
-        """Of unit norm, one image's boxes in a row: float32 [k * C], in float16 values; None without boxes."""
+        """Of unit norm, one image's boxes in a row: float32 [k * C]; None without boxes."""
         if not boxes:
             return None
         wanted = torch.tensor(boxes, device=features.device)[None]
