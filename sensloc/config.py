@@ -224,7 +224,7 @@ AnyClassifier = Annotated[
 
 
 class Sensitivity(Section):
-    """How a sensitivity map is made (FACTS of the paper: eq. 1; absolute values; one pass)."""
+    """How a sensitivity map is made: the paper's eq. 1, absolute values, one backward pass."""
 
     label: Literal["truth", "predicted"] = "truth"
     """Whose score is differentiated: the annotated class (GT-known) or the predicted one."""

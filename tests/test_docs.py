@@ -1,0 +1,120 @@
+"""What the pages say can be typed: every SQL and Python block is run on a real run's output."""
+
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT
+from pycocotools import mask
+from pycocotools.coco import COCO
+
+from sensloc.run import RunDir
+from sensloc.stages.coco import coco
+
+PAGES = ("README.md", "RESULTS.md", "METHOD.md", "cluster/README.md")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (f"{page} {number}", block)
+        for page in PAGES
+        for number, block in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+        )
+    ]
+
+
+SQL, PYTHON = blocks("sql"), blocks("python")
+
+
+@pytest.fixture(scope="module")
+def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the pages' commands are typed: it holds runs/mine, some of its rows with an error."""
+    folder = tmp_path_factory.mktemp("docs")
+    run = RunDir(str(folder / "runs/mine"), compared.config)
+    shutil.copytree(compared.url, run.url)
+    for file in run.files("sensitivity")[:1]:
+        rows = pq.read_table(file)
+        errors = [
+            f"{uri}: cannot decode JPEG: {i} bytes"
+            for i, uri in enumerate(rows["uri"][:3].to_pylist())
+        ]
+        column = pa.array(errors + [None] * (len(rows) - 3), pa.string())
+        at = rows.column_names.index("error")
+        pq.write_table(rows.set_column(at, "error", column), file)
+    shutil.copy(pq.read_table(file)["uri"][5].as_py(), folder / "photo.jpg")
+    coco(run)
+    return folder
+
+
+@pytest.fixture
+def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def test_there_are_five_questions() -> None:
+    assert sum(name.startswith("RESULTS") for name, _ in SQL) == 5
+    assert len(PYTHON) >= 6
+
+
+@pytest.mark.usefixtures("_there")
+@pytest.mark.parametrize("block", [pytest.param(block, id=name) for name, block in SQL])
+def test_sql_is_answered(block: str) -> None:
+    rows = duckdb.sql(block).fetchall()
+    assert rows
+    assert all(len(row) >= 2 for row in rows)
+
+
+@pytest.mark.usefixtures("_there")
+def test_errors_are_counted_by_kind() -> None:
+    (block,) = (block for _, block in SQL if "error IS NOT NULL" in block)
+    assert duckdb.sql(block).fetchall() == [("cannot decode JPEG: N bytes", 3)]
+
+
+@pytest.mark.usefixtures("_there")
+@pytest.mark.parametrize("block", [pytest.param(block, id=name) for name, block in PYTHON])
+def test_python_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "pyspark" in block:
+        pytest.importorskip("pyspark", reason="Spark is 400 MB: pip install pyspark to run this")
+    exec(compile(block, "page", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out.strip()
+
+
+def test_cocos_tools_see_the_runs_boxes(folder: Path, compared: RunDir) -> None:
+    """Their IoU over their reading of both files is ours, and so is CorLoc."""
+    truth = COCO(str(folder / "runs/mine/coco/truth.json"))
+    rows = pq.read_table(compared.path("compare/predictions")).to_pylist()
+    ours = {r["image_id"]: r["iou"] for r in rows if r["method"] == "sensitivity"}
+    results = truth.loadRes(str(folder / "runs/mine/coco/sensitivity.json"))
+    assert len(truth.getImgIds()) == len(results.getAnnIds())
+    for number in truth.getImgIds():
+        (found,) = results.loadAnns(results.getAnnIds(imgIds=[number]))
+        boxes = [one["bbox"] for one in truth.loadAnns(truth.getAnnIds(imgIds=[number]))]
+        best = mask.iou([found["bbox"]], boxes, [0] * len(boxes)).max()
+        assert best == pytest.approx(ours[truth.imgs[number]["file_name"]], abs=1e-4)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    import sensloc
+
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert said["version"] == sensloc.__version__
+    assert said["cff-version"] == "1.2.0"
+    assert said["references"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_project_lead_somewhere(page: str) -> None:
+    here = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", here.read_text()):
+        assert (here.parent / target).exists(), target
+
+
+def test_twenty_six_decisions() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", (ROOT / "METHOD.md").read_text(), re.M)
+    assert [int(number) for number, *_ in rows] == list(range(1, 27))
