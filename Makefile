@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format audit clean
+.PHONY: demo test test-all check docs format audit clean
 
 demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and a figure
 	$(BIN)/python jobs/localize.py conf/demo.toml
 
 test: check  ## all checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-all: check  ## the long ones too: 25 seeds of chaos and ten minutes of hostile input, some hours
 	SENSLOC_FUZZ_SECONDS=600 $(BIN)/python -m pytest -m ""
@@ -18,6 +18,9 @@ check: $(VENV)/ready  ## lint, format, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(VENV)/ready  ## the docstrings as pages: build/docs/index.html
+	$(BIN)/pdoc --docformat google --output-directory build/docs sensloc
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix
@@ -34,4 +37,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs data/scenes
+	rm -rf $(VENV) runs data/scenes build

@@ -1,7 +1,6 @@
 """One stage of a run: classifier. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.classifier import classifier
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(classifier, __doc__)
+    stage("classifier", __doc__)

@@ -1,7 +1,6 @@
 """One stage of a run: evaluate. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.evaluate import evaluate
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(evaluate, __doc__)
+    stage("evaluate", __doc__)

@@ -1,7 +1,6 @@
 """One stage of a run: figure. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.figure import figure
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(figure, __doc__)
+    stage("figure", __doc__)

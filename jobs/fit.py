@@ -1,7 +1,6 @@
 """One stage of a run: fit. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.fit import fit
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(fit, __doc__)
+    stage("fit", __doc__)

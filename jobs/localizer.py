@@ -1,7 +1,6 @@
 """One stage of a run: localizer, for jobs/predict.py. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.localizer import localizer
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(localizer, __doc__)
+    stage("localizer", __doc__)

@@ -1,7 +1,6 @@
 """One stage of a run: manifest. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.manifest import manifest
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(manifest, __doc__)
+    stage("manifest", __doc__)

@@ -3,8 +3,7 @@
 A run on the shards gives the same tables as one on the files, with far fewer requests.
 """
 
-from sensloc.cli import main
-from sensloc.stages.pack import pack
+from sensloc.cli import alone, pack
 
 if __name__ == "__main__":
-    main(pack, __doc__)
+    alone(pack, __doc__)

@@ -1,7 +1,6 @@
 """One stage of a run: sensitivity. The stages before it must be complete."""
 
-from sensloc.cli import main
-from sensloc.stages.sensitivity import sensitivity
+from sensloc.cli import stage
 
 if __name__ == "__main__":
-    main(sensitivity, __doc__)
+    stage("sensitivity", __doc__)

@@ -3,8 +3,7 @@
 Writes the first images of a data set both ways to --output, and reads them in turn.
 """
 
-from sensloc.cli import main
-from sensloc.stages.storage_rates import storage_rates
+from sensloc.cli import alone, storage
 
 if __name__ == "__main__":
-    main(storage_rates, __doc__)
+    alone(storage, __doc__)

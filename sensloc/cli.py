@@ -248,6 +248,17 @@ def compared(run: RunDir) -> str:
     return f"{said}\n\nopen {run.at('report.html')}"
 
 
+def stage(name: str, description: str) -> None:
+    """One stage of the main run, as a command of its own."""
+
+    def job(run: RunDir) -> None:
+        from sensloc.stages.localize import FUNCTIONS
+
+        FUNCTIONS[name](run)
+
+    main(job, description)
+
+
 def main(job: Job, description: str) -> None:
     """A job on the run that a TOML file names, as a command of its own."""
 

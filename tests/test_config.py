@@ -258,3 +258,46 @@ def test_a_config_may_lie_anywhere():
     with fsspec.open("memory://configs/run.toml", "w") as file:
         file.write(toml())
     assert load_config("memory://configs/run.toml").name == "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("evaluate.iou=0.7", ("evaluate", "iou"), 0.7),
+        ("resources.actors = 8", ("resources", "actors"), 8),
+        ("sensitivity.label=predicted", ("sensitivity", "label"), "predicted"),
+        ('sensitivity.label="predicted"', ("sensitivity", "label"), "predicted"),
+        ("fit.ridges=[1e-3, 1e-2]", ("fit", "ridges"), (1e-3, 1e-2)),
+        ("name=b", ("name",), "b"),
+        ("name=b=c", (), None),
+    ],
+)
+def test_one_value_can_be_changed(tmp_path: Path, change: str, key: tuple[str, ...], value: object):
+    file = tmp_path / "run.toml"
+    file.write_text(toml())
+    if not key:
+        with pytest.raises(ConfigError, match="name: String should match"):
+            load_config(str(file), changes=[change])
+        return
+    changed: object = load_config(str(file), changes=[change])
+    for part in key:
+        changed = getattr(changed, part)
+    assert changed == value
+
+
+def test_the_last_change_counts_and_the_fingerprint_knows(tmp_path: Path):
+    file = tmp_path / "run.toml"
+    file.write_text(toml())
+    plain = load_config(str(file))
+    twice = load_config(str(file), changes=["evaluate.iou=0.7", "evaluate.iou=0.6"])
+    assert twice.evaluate.iou == 0.6
+    assert twice.fingerprint != plain.fingerprint
+    assert load_config(str(file), changes=["resources.actors=9"]).fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("change", ["evaluate.iou", "=3", "evaluate.=3", ".iou=3", "name.x=3"])
+def test_a_change_that_is_none_is_named(tmp_path: Path, change: str):
+    file = tmp_path / "run.toml"
+    file.write_text(toml())
+    with pytest.raises(ConfigError, match=f"--set {re.escape(change)}"):
+        load_config(str(file), changes=[change])
