@@ -24,9 +24,8 @@ def test_every_job_is_thin_and_explains_itself(name: str) -> None:
     assert len((ROOT / "jobs" / name).read_text().splitlines()) <= 25
     done = job(f"jobs/{name}", "--help")
     assert done.returncode == 0
-    for option in {"status.py": [], "report.py": [], "predict.py": ["--output"]}.get(
-        name, ["--data", "--output"]
-    ):
+    other = {"status.py": [], "report.py": [], "predict.py": ["--output"]}
+    for option in other.get(name, ["--data", "--output"]):
         assert option in done.stdout
 
 

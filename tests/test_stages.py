@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from functools import reduce
 from pathlib import Path
 
@@ -30,12 +32,14 @@ from sensloc.run import RunDir, RunError
 from sensloc.sensitivity import MapMaker
 from sensloc.splits import keys
 from sensloc.stages import ray_data
+from sensloc.stages.classifier import classifier
 from sensloc.stages.compare import compare
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.localize import localize
 from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.sensitivity import sensitivity
+from sensloc.status import Code, status
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -547,3 +551,43 @@ def test_a_run_on_an_object_store_equals_a_local_one(
         for method in ("cam_threshold", "sensitivity", "sensitivity_calibrated")
     ]
     assert len(judged) == 150
+
+
+# --------------------------------------------------------------------------- what a job tells
+
+
+def test_rays_metrics_count_rows_and_what_is_left(small_run: RunDir, tmp_path: Path) -> None:
+    """At the address that Prometheus asks, of a run made while this Ray is up."""
+    run = copied(small_run, tmp_path / "copy")
+    renamed = run.config.model_copy(update={"name": "watched"})
+    run = RunDir(run.url, renamed)
+    cut_off(run, "sensitivity")
+    for file in run.files("sensitivity"):
+        Path(file).unlink()
+    sensitivity(run)
+    port = ray.nodes()[0]["MetricsExportPort"]
+    told: dict[str, float] = {}
+    for _ in range(60):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = [
+                line for line in answer.read().decode().splitlines() if 'run="watched"' in line
+            ]
+        told = {}
+        for line in lines:
+            name, value = line.partition("{")[0], float(line.rpartition(" ")[2])
+            told[name] = told.get(name, 0) + value
+        if told.get("ray_sensloc_rows_total") == 400 and "ray_sensloc_units_left" in told:
+            break
+        time.sleep(0.5)
+    assert told == {"ray_sensloc_rows_total": 400, "ray_sensloc_units_left": 0}
+
+
+def test_a_finished_run_is_complete_whatever_network_it_has(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    assert status(small_run).code == Code.COMPLETE
+    run = table_run(tmp_path, photographs(tmp_path))  # its network brings its weights
+    manifest(run)
+    classifier(run)
+    assert run.finished("classifier")
+    assert not run.exists("classifier.pt")
