@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +64,27 @@ app = typer.Typer(
 )
 bench = typer.Typer(no_args_is_help=True, help="Measure: the README's figures of speed.")
 app.add_typer(bench, name="bench")
+
+
+# --------------------------------------------------------------------------- making commands
+
+
+def _found(run: str) -> RunDir:
+    return RunDir.found(absolute(run.rstrip("/")))
+
+
+def _of_config(job: Job) -> Callable[..., None]:
+    """The command that does a job on the run that a TOML file names."""
+
+    def command(
+        config: Toml,
+        data: Data = None,
+        output: Output = None,
+        changes: Changes = None,
+    ) -> None:
+        _on_config(job, config, data, output, changes)
+
+    return command
 
 
 # --------------------------------------------------------------------------- commands
@@ -124,7 +145,7 @@ def report(run: Run) -> None:
         stage(found)
         return f"open {found.at('report.html')}"
 
-    _do(lambda: RunDir.found(absolute(run.rstrip("/"))), job, cluster=False)
+    _do(lambda: _found(run), job, cluster=False)
 
 
 @app.command()
@@ -136,7 +157,7 @@ def coco(run: Run) -> None:
 
         return stage(found)
 
-    _do(lambda: RunDir.found(absolute(run.rstrip("/"))), job, cluster=False)
+    _do(lambda: _found(run), job, cluster=False)
 
 
 @app.command()
@@ -145,39 +166,13 @@ def status(run: Run) -> None:
 
     Exit code: 0 complete, 3 incomplete, 4 a job is at work, 5 failed, 1 no run there.
     """
-    url = absolute(run.rstrip("/"))
     try:
-        found = look(RunDir.found(url))
+        found = _found(run)
+        state = look(found)
     except SenslocError as error:
         sys.exit(f"error: {error}")
-    print(found.text(url))
-    sys.exit(found.code)
-
-
-@app.command()
-def pack(
-    config: Toml,
-    data: Data = None,
-    output: Output = None,
-    changes: Changes = None,
-) -> None:
-    """Pack annotated images of any layout into tar shards, for the layout "webdataset"."""
-    from sensloc.stages.pack import pack as stage
-
-    _on_config(stage, config, data, output, changes)
-
-
-@bench.command()
-def storage(
-    config: Toml,
-    data: Data = None,
-    output: Output = None,
-    changes: Changes = None,
-) -> None:
-    """Single files beside tar shards: images/s fetched by one process."""
-    from sensloc.stages.storage_rates import storage_rates
-
-    _on_config(storage_rates, config, data, output, changes)
+    print(state.text(found.url))
+    sys.exit(state.code)
 
 
 @bench.command()
@@ -238,6 +233,20 @@ def localized(run: RunDir) -> str:
     return localize(run)
 
 
+def packed(run: RunDir) -> None:
+    """Annotated images of any layout, into tar shards."""
+    from sensloc.stages.pack import pack
+
+    pack(run)
+
+
+def rates(run: RunDir) -> str:
+    """Fetching single files beside tar shards."""
+    from sensloc.stages.storage_rates import storage_rates
+
+    return storage_rates(run)
+
+
 def compared(run: RunDir) -> str:
     """The main run, then the comparison."""
     from sensloc.stages.compare import compare
@@ -261,16 +270,7 @@ def stage(name: str, description: str) -> None:
 
 def main(job: Job, description: str) -> None:
     """A job on the run that a TOML file names, as a command of its own."""
-
-    def command(
-        config: Toml,
-        data: Data = None,
-        output: Output = None,
-        changes: Changes = None,
-    ) -> None:
-        _on_config(job, config, data, output, changes)
-
-    alone(command, description)
+    alone(_of_config(job), description)
 
 
 def alone(command: Callable[..., None], description: str | None = None) -> None:
@@ -289,10 +289,14 @@ def _on_config(
     )
 
 
+pack = _of_config(packed)
+storage = _of_config(rates)
+app.command("pack", help='Pack images into tar shards, for the layout "webdataset".')(pack)
+bench.command("storage", help="Single files beside tar shards: images/s of one process.")(storage)
+
+
 def _do(opened: Callable[[], RunDir], job: Job, cluster: bool = True) -> None:
     """Open, lock, connect, call, print; a known error is one message and exit code 1."""
-    from sensloc.stages.ray_data import connected
-
     logging.basicConfig(level=logging.INFO, format=LOG)
     try:
         run = opened()
@@ -300,7 +304,7 @@ def _do(opened: Callable[[], RunDir], job: Job, cluster: bool = True) -> None:
             log.warning(
                 "%s goes with the submitted job's copy of your files: pass --output", run.url
             )
-        with run.alone(), connected() if cluster else nullcontext():
+        with run.alone(), _connected() if cluster else nullcontext():
             said = job(run)
     except SenslocError as error:
         # Ray raises a worker's error again as a subclass whose text is the worker's traceback,
@@ -315,3 +319,9 @@ def _do(opened: Callable[[], RunDir], job: Job, cluster: bool = True) -> None:
         sys.exit("stopped: the same command goes on from here")
     if said is not None:
         print(said)
+
+
+def _connected() -> AbstractContextManager[None]:
+    from sensloc.stages.ray_data import connected
+
+    return connected()

@@ -1,6 +1,7 @@
 """What people read of a comparison: its table and its Markdown page."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import pyarrow as pa
@@ -246,29 +247,37 @@ def _pivot(
     return grid([header, *body])
 
 
-def _spans(labels: pa.Table) -> dict[str, dict[int | None, tuple[float, float, float]]]:
-    """Method -> images per class -> mean, lowest and highest CorLoc over the draws."""
-    drawn: dict[str, dict[int | None, list[float]]] = {}
+def label_spans(labels: pa.Table) -> list[dict[str, Any]]:
+    """Of the label efficiency's draws, a row per method and images per class.
+
+    Returns:
+        method (its title), per_class, n (boxed train images, mean), corloc (mean), low, high.
+    """
+    drawn: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
     for row in labels.to_pylist():
-        drawn.setdefault(row["method"], {}).setdefault(row["per_class"], []).append(row["corloc"])
-    return {
-        method: {k: (sum(v) / len(v), min(v), max(v)) for k, v in by_count.items()}
-        for method, by_count in drawn.items()
-    }
+        drawn.setdefault((row["method"], row["per_class"]), []).append(row)
+    return [
+        {
+            "method": catalogue.title(method),
+            "per_class": per_class,
+            "n": round(mean(row["n_train"] for row in rows)),
+            "corloc": mean(row["corloc"] for row in rows),
+            "low": min(row["corloc"] for row in rows),
+            "high": max(row["corloc"] for row in rows),
+        }
+        for (method, per_class), rows in drawn.items()
+    ]
 
 
 def _labels(labels: pa.Table) -> str:
-    spans = _spans(labels)
-    counts = list(next(iter(spans.values())))
+    spans = label_spans(labels)
+    counts = dict.fromkeys(row["per_class"] for row in spans)
     header = ["method", *(f"{k:,}" if k else "all" for k in counts)]
-    body = [
-        [
-            catalogue.title(method),
-            *(f"{middle:.1f} [{low:.1f}, {high:.1f}]" for middle, low, high in by_count.values()),
-        ]
-        for method, by_count in spans.items()
-    ]
-    return grid([header, *body])
+    body: dict[str, list[str]] = {}
+    for row in spans:
+        cells = body.setdefault(row["method"], [row["method"]])
+        cells.append(_interval(row, "corloc", "low", "high"))
+    return grid([header, *body.values()])
 
 
 UNSEEN = ("method", "seen %", "unseen %", "unseen - seen", "verdict")

@@ -33,36 +33,15 @@ def coco(rows: Iterable[Row], facts: "Facts") -> str:
     images, annotations = [], []
     category = {wnid: i for i, wnid in enumerate(facts.wnids, 1)}
     for number, row in enumerate(rows, 1):
-        image = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
-        images.append(image | {"width": row["width"], "height": row["height"]})
-        if row["error"] is not None:
-            continue
-        width, height = row["x1"] - row["x0"], row["y1"] - row["y0"]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": category[row["wnid"]],
-                "bbox": [row["x0"], row["y0"], width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": row["confidence"],
-            }
-        )
+        images.append(_image(number, row))
+        if row["error"] is None:
+            bbox = [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]]
+            made = _annotation(number, number, category[row["wnid"]], bbox)
+            annotations.append(made | {"score": row["confidence"]})
     named = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
-    categories = [
-        {"id": i, "name": name, "supercategory": "", "wnid": wnid} for i, (wnid, name) in named
-    ]
-    made_by = {"description": f"sensloc {facts.version}, boxes of the run {facts.run}"}
-    return json.dumps(
-        {
-            "info": made_by,
-            "licenses": [],
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
-    )
+    categories = [_category(i, wnid, name) for i, (wnid, name) in named]
+    said = f"sensloc {facts.version}, boxes of the run {facts.run}"
+    return json.dumps(_document(said, images, annotations, categories))
 
 
 def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
@@ -76,37 +55,15 @@ def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     categories: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 1):
-        sides = (row["width"], row["height"])
-        image = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
-        images.append(image | {"width": sides[0], "height": sides[1]})
-        category = categories.setdefault(
-            row["wnid"],
-            {
-                "id": len(categories) + 1,
-                "name": row["class_name"] or row["wnid"],
-                "supercategory": "",
-                "wnid": row["wnid"],
-            },
-        )
+        images.append(_image(number, row))
+        new = _category(len(categories) + 1, row["wnid"], row["class_name"] or row["wnid"])
+        category = categories.setdefault(row["wnid"], new)
         for box in row["boxes"]:
-            x, y, width, height = _xywh(box, sides)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": category["id"],
-                    "bbox": [x, y, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                }
-            )
-    return {
-        "info": {"description": f"annotated boxes of the run {name}"},
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": list(categories.values()),
-    }
+            bbox = _xywh(box, (row["width"], row["height"]))
+            at = len(annotations) + 1
+            annotations.append(_annotation(at, number, category["id"], bbox))
+    said = f"annotated boxes of the run {name}"
+    return _document(said, images, annotations, list(categories.values()))
 
 
 def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -127,6 +84,41 @@ def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str
         }
         for row in rows
     ]
+
+
+def _document(
+    description: str,
+    images: list[Row],
+    annotations: list[Row],
+    categories: list[Row],
+) -> dict[str, Any]:
+    return {
+        "info": {"description": description},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
+def _image(number: int, row: Row) -> Row:
+    named = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
+    return named | {"width": row["width"], "height": row["height"]}
+
+
+def _annotation(number: int, image: int, category: int, bbox: list[float]) -> Row:
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
+        "iscrowd": 0,
+    }
+
+
+def _category(number: int, wnid: str, name: str) -> Row:
+    return {"id": number, "name": name, "supercategory": "", "wnid": wnid}
 
 
 def _xywh(box: Sequence[float], sides: tuple[int, int]) -> list[float]:

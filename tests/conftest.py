@@ -149,6 +149,12 @@ SECTION = Compare(
 """Every method, on little."""
 
 
+def copied(run: RunDir, folder: Path) -> RunDir:
+    """The run in another folder, to be changed there."""
+    shutil.copytree(run.path(""), folder)
+    return RunDir(str(folder), run.config)
+
+
 def copy_of(run: RunDir, folder: Path, section: Compare) -> RunDir:
     shutil.copytree(run.url, folder)
     return RunDir.open(run.config.model_copy(update={"output": str(folder), "compare": section}))

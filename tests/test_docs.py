@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, copied
 from pycocotools import mask
 from pycocotools.coco import COCO
 
@@ -36,8 +36,7 @@ SQL, PYTHON = blocks("sql"), blocks("python")
 def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the pages' commands are typed: it holds runs/mine, some of its rows with an error."""
     folder = tmp_path_factory.mktemp("docs")
-    run = RunDir(str(folder / "runs/mine"), compared.config)
-    shutil.copytree(compared.url, run.url)
+    run = copied(compared, folder / "runs/mine")
     for file in run.files("sensitivity")[:1]:
         rows = pq.read_table(file)
         errors = [

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import vl_convert
+from conftest import copied
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -133,7 +134,7 @@ def test_what_can_be_told_apart_is_shown_in_one_order() -> None:
 
 def test_what_a_data_set_says_is_text(small_run: RunDir, tmp_path: Path) -> None:
     """A class named like a program, in the table and in the gallery."""
-    run = copy(small_run, tmp_path)
+    run = copied(small_run, tmp_path / "run")
     evil = "</script><script>document.title='taken'</script><b>x"
     for stage in ("sensitivity", "predictions"):
         for file in run.files(stage):
@@ -148,7 +149,7 @@ def test_what_a_data_set_says_is_text(small_run: RunDir, tmp_path: Path) -> None
 
 
 def test_an_unfinished_run_has_none(small_run: RunDir, tmp_path: Path) -> None:
-    run = copy(small_run, tmp_path)
+    run = copied(small_run, tmp_path / "run")
     record = run.facts()
     del record["stages"]["localizer"]
     run.write("run.json", json.dumps(record))
@@ -157,7 +158,7 @@ def test_an_unfinished_run_has_none(small_run: RunDir, tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_gone_is_said(small_run: RunDir, tmp_path: Path) -> None:
-    run = copy(small_run, tmp_path)
+    run = copied(small_run, tmp_path / "run")
     for file in run.files("sensitivity"):
         rows = pq.read_table(file)
         uris = pa.array([f"{tmp_path}/gone.png"] * len(rows))
@@ -165,11 +166,6 @@ def test_an_image_that_is_gone_is_said(small_run: RunDir, tmp_path: Path) -> Non
         pq.write_table(moved, file)
     report(run)
     assert "gone.png" in run.read("report.html").decode()
-
-
-def copy(run: RunDir, folder: Path) -> RunDir:
-    shutil.copytree(run.url, folder / "run")
-    return RunDir(str(folder / "run"), run.config)
 
 
 # --------------------------------------------------------------------------- a real browser

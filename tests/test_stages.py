@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from conftest import ROOT, small_config
+from conftest import ROOT, copied, small_config
 from PIL import Image
 
 from sensloc.boxes import iou
@@ -224,11 +224,6 @@ def test_a_finished_run_is_not_run_again_and_a_stage_run_twice_doubles_no_row(
 
 
 # --------------------------------------------------------------------------- resume
-
-
-def copied(run: RunDir, folder: Path) -> RunDir:
-    shutil.copytree(run.path(""), folder)
-    return RunDir(str(folder), run.config)
 
 
 def cut_off(run: RunDir, stage: str) -> None:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -290,7 +289,7 @@ def _charts(found: Found, methods: Sequence[str]) -> dict[str, charts.Spec]:
     if speeds := _speeds(found):
         made["speed"] = charts.speed_plane(speeds)
     if found.compared and len(found.compared["labels"]):
-        rows = _labels(found.compared["labels"])
+        rows = comparison.label_spans(found.compared["labels"])
         made["labels"] = charts.labels(rows, list(dict.fromkeys(row["method"] for row in rows)))
     return made
 
@@ -338,20 +337,3 @@ def _speeds(found: Found) -> list[dict[str, Any]]:
 
 def _ms(value: float) -> str:
     return f"{value:.3g} ms" if value > FASTEST else f"under {FASTEST:g} ms"
-
-
-def _labels(table: pa.Table) -> list[dict[str, Any]]:
-    """Mean, lowest and highest over the draws, per method and images per class."""
-    drawn: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
-    for row in table.to_pylist():
-        drawn.setdefault((row["method"], row["per_class"]), []).append(row)
-    return [
-        {
-            "method": catalogue.title(method),
-            "n": round(mean(row["n_train"] for row in rows)),
-            "corloc": mean(row["corloc"] for row in rows),
-            "low": min(row["corloc"] for row in rows),
-            "high": max(row["corloc"] for row in rows),
-        }
-        for (method, _), rows in drawn.items()
-    ]

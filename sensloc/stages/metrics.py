@@ -1,7 +1,5 @@
 """What a running job tells Ray's dashboard and Prometheus, by run and stage."""
 
-from functools import cache
-
 from ray.util.metrics import Counter, Gauge
 
 from sensloc.run import RunDir
@@ -12,13 +10,8 @@ LEFT = Gauge("sensloc_units_left", "units of the stage that are to be made", KEY
 """Set by the driver: the queue."""
 
 
-@cache
-def _counters() -> tuple[Counter, Counter]:
-    """One of each per process."""
-    return (
-        Counter("sensloc_rows", "rows that were written: their rate is images per second", KEYS),
-        Counter("sensloc_errors", "rows with an error among them", KEYS),
-    )
+ROWS = Counter("sensloc_rows", "rows that were written: their rate is images per second", KEYS)
+ERRORS = Counter("sensloc_errors", "rows with an error among them", KEYS)
 
 
 def tags(run: RunDir, stage: str) -> dict[str, str]:
@@ -28,7 +21,6 @@ def tags(run: RunDir, stage: str) -> dict[str, str]:
 
 def count(run: RunDir, stage: str, rows: int, errors: int) -> None:
     """Add what a unit brought; called where it is written."""
-    written, failed = _counters()
-    written.inc(rows, tags(run, stage))
+    ROWS.inc(rows, tags(run, stage))
     if errors:
-        failed.inc(errors, tags(run, stage))
+        ERRORS.inc(errors, tags(run, stage))
