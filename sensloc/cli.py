@@ -209,7 +209,7 @@ def latency(
 
     from sensloc.datasets import reader_for
     from sensloc.datasets.plain import Unboxed
-    from sensloc.images import fetch
+    from sensloc.images import ImageError, fetch
     from sensloc.latency import measure, text
     from sensloc.localizer import Localizer
     from sensloc.stages.predict import images_at
@@ -217,9 +217,13 @@ def latency(
     try:
         reader = Unboxed(reader_for(images_at(absolute(images))))
         found = (row.uri for unit in reader.units() for row in reader.read(unit) if row.uri)
-        files = [data for data in fetch(list(islice(found, count))) if isinstance(data, bytes)]
+        files = []
+        for data in fetch(list(islice(found, count))):
+            if isinstance(data, ImageError):
+                raise data
+            files.append(data)
         print(text(measure(Localizer.load(absolute(run)), files), len(files)))
-    except SenslocError as error:
+    except (SenslocError, ImageError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -85,6 +85,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def pace(made: dict[str, Any]) -> str:
+    """How fast the sensitivity stage was: null where an attempt before had made every map."""
+    rate = made["images_per_s"]
+    return "all made by an earlier attempt" if rate is None else f"{rate:,.1f} images/s"
+
+
 def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) -> str:
     """What a finished run says last.
 
@@ -101,7 +107,7 @@ def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) ->
     lines = [
         f"{config.name}: {stages['manifest']['images']:,} images of "
         f"{stages['manifest']['classes']:,} classes ({splits}) in {total:.0f} s",
-        f"sensitivity maps: {made['images_per_s']:.1f} images/s, {made['errors']} errors",
+        f"sensitivity maps: {pace(made)}, {made['errors']} errors",
         "classifier top-1: " + ", ".join(f"{v:.1f} % of {k}" for k, v in made["top1"].items()),
         "",
         text(table, config),

@@ -12,7 +12,7 @@ from PIL import Image
 from sensloc import tables
 from sensloc.config import Config
 from sensloc.figure import Example, choose, contact_sheet
-from sensloc.report import PAPER, markdown, protocol, summary, text
+from sensloc.report import PAPER, markdown, pace, protocol, summary, text
 
 # ------------------------------------------------------------------------------- choice
 
@@ -207,3 +207,8 @@ def test_the_summary_of_a_finished_run(corloc: pa.Table):
     assert "2,299 images of 20 classes (287 test, 1,724 train) in 2 s" in said
     assert all(part in said for part in ("3 errors", "22.0 images/s", "71.2", "/out"))
     assert text(corloc, config()) in said
+
+
+def test_a_stage_that_found_all_maps_made_has_no_pace():
+    assert pace({"images_per_s": 1234.56}) == "1,234.6 images/s"
+    assert pace({"images_per_s": None}) == "all made by an earlier attempt"

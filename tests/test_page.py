@@ -157,6 +157,21 @@ def test_an_unfinished_run_has_none(small_run: RunDir, tmp_path: Path) -> None:
         report(run)
 
 
+def test_the_tiles_of_a_run_with_errors_that_was_killed_at_the_end_of_a_stage(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    """Its last attempt found all maps made; the manifest's errors are the table's too."""
+    run = copied(small_run, tmp_path / "run")
+    record, audit = run.facts(), json.loads(run.read("audit.json"))
+    record["stages"]["sensitivity"] |= {"images_per_s": None, "errors": 5}
+    run.write("run.json", json.dumps(record))
+    run.write("audit.json", json.dumps(audit | {"errors": 4}))
+    report(run)
+    page = run.read("report.html").decode()
+    assert "<dt>sensitivity maps</dt><dd>all <small>made by an earlier attempt</small></dd>" in page
+    assert "<dt>with an error</dt><dd>5</dd>" in page
+
+
 def test_an_image_that_is_gone_is_said(small_run: RunDir, tmp_path: Path) -> None:
     run = copied(small_run, tmp_path / "run")
     for file in run.files("sensitivity"):

@@ -125,17 +125,16 @@ def _lead(found: Found) -> str:
     )
 
 
-def _tiles(found: Found) -> list[tuple[str, str, str]]:
+def _tiles(found: Found) -> list[tuple[str, ...]]:
     audit, made = found.audit, found.stages["sensitivity"]
     top1 = made["top1"].get("test")
-    failed = audit["errors"] + made["errors"]
     return [
         ("images", f"{audit['images']:,}", ""),
         ("classes", f"{audit['classes']:,}", ""),
         ("test images", f"{audit['splits'].get('test', 0):,}", ""),
         ("classifier, top-1", "" if top1 is None else f"{top1:.1f} %", "of test"),
-        ("sensitivity maps", f"{made['images_per_s']:,.1f}", "images/s"),
-        ("with an error", f"{failed:,}", ""),
+        ("sensitivity maps", *report.pace(made).split(" ", 1)),
+        ("with an error", f"{made['errors']:,}", ""),  # the manifest's among them
     ]
 
 

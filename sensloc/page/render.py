@@ -71,7 +71,7 @@ class Page:
     title: str
     value: str
     lead: str
-    tiles: Sequence[tuple[str, str, str]]
+    tiles: Sequence[tuple[str, ...]]
     methods: Table
     protocols: Table | None
     shown: Sequence[str]

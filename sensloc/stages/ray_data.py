@@ -78,6 +78,7 @@ def connect(**options: Any) -> None:
     warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
         logging.getLogger(f"ray.data.{chatter}").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there is none
     for raised_anyway in ("exceptions", "_internal.execution.streaming_executor_state"):
         logging.getLogger(f"ray.data.{raised_anyway}").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
