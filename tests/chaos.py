@@ -454,11 +454,13 @@ def rows(output: Path) -> dict[str, pa.Table]:
 
 
 def digests(output: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run but its diary, by name."""
+    """SHA-256 of every file of a run, by name; of its diary, and the page that quotes it, none."""
     return {
-        str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(output)): ""
+        if file.name in ("run.json", "report.html")
+        else hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(output.rglob("*"))
-        if file.is_file() and file.name != "run.json"
+        if file.is_file()
     }
 
 

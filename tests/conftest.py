@@ -169,6 +169,7 @@ def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests: one has those on this file's Ray, which starts once.
 

@@ -37,6 +37,7 @@ def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the pages' commands are typed: it holds runs/mine, some of its rows with an error."""
     folder = tmp_path_factory.mktemp("docs")
     run = copied(compared, folder / "runs/mine")
+    coco(run)
     for file in run.files("sensitivity")[:1]:
         rows = pq.read_table(file)
         errors = [
@@ -47,7 +48,6 @@ def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
         at = rows.column_names.index("error")
         pq.write_table(rows.set_column(at, "error", column), file)
     shutil.copy(pq.read_table(file)["uri"][5].as_py(), folder / "photo.jpg")
-    coco(run)
     return folder
 
 

@@ -320,11 +320,15 @@ def test_it_works_from_the_keyboard(browser: Browser, small_run: RunDir) -> None
 
 def test_classes_are_searched_and_ordered(browser: Browser, small_run: RunDir) -> None:
     page = (visit := Visit(browser, small_run.path("report.html"))).page
-    labels = page.locator("#chart-classes .role-axis-label text")
+    labels = page.locator('#chart-classes [aria-label^="Y-axis"] .role-axis-label text')
 
     def names() -> list[str]:
+        """From top to bottom, as they are seen."""
         page.wait_for_timeout(300)
-        return [text for text in labels.all_inner_texts() if not text.isdigit()]
+        found = labels.evaluate_all(
+            "all => all.map(e => [e.getBoundingClientRect().y, e.textContent])"
+        )
+        return [text for _, text in sorted(found)]
 
     every = names()
     assert len(every) == 10

@@ -562,6 +562,7 @@ def test_rays_metrics_count_rows_and_what_is_left(small_run: RunDir, tmp_path: P
     sensitivity(run)
     port = ray.nodes()[0]["MetricsExportPort"]
     told: dict[str, float] = {}
+    wanted = {"ray_sensloc_rows_total": 400, "ray_sensloc_units_left": 0}
     for _ in range(60):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
@@ -570,10 +571,10 @@ def test_rays_metrics_count_rows_and_what_is_left(small_run: RunDir, tmp_path: P
             if 'run="watched"' in line:
                 name, value = line.partition("{")[0], float(line.rpartition(" ")[2])
                 told[name] = told.get(name, 0) + value
-        if told.get("ray_sensloc_rows_total") == 400 and "ray_sensloc_units_left" in told:
+        if told == wanted:
             break
         time.sleep(0.5)
-    assert told == {"ray_sensloc_rows_total": 400, "ray_sensloc_units_left": 0}
+    assert told == wanted
 
 
 def test_a_finished_run_is_complete_whatever_network_it_has(

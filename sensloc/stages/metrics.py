@@ -21,6 +21,6 @@ def tags(run: RunDir, stage: str) -> dict[str, str]:
 
 def count(run: RunDir, stage: str, rows: int, errors: int) -> None:
     """Add what a unit brought; called where it is written."""
-    ROWS.inc(rows, tags(run, stage))
-    if errors:
-        ERRORS.inc(errors, tags(run, stage))
+    for counter, number in ((ROWS, rows), (ERRORS, errors)):
+        if number:  # a counter refuses 0
+            counter.inc(number, tags(run, stage))

@@ -115,6 +115,8 @@ def _some_rows(run: RunDir, count: int) -> pa.Table:
     for file in run.files(MAPS):
         rows = ray_data.load(run, [file], None, "test")
         needed = set(rows.column_names) - {"class_name", "error", "class_index"}
+        if not catalogue.wants_proposals(run.config.compare.methods):
+            needed -= {"proposals", "objectness", "found"}
         found.append(learned.complete(rows, sorted(needed)))
         if sum(map(len, found)) >= count:
             break
