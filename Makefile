@@ -9,7 +9,7 @@ demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and
 	$(BIN)/python jobs/localize.py conf/demo.toml
 
 test: check  ## all checks and tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test-all: check  ## the long ones too: 25 seeds of chaos and ten minutes of hostile input, some hours
 	SENSLOC_FUZZ_SECONDS=600 $(BIN)/python -m pytest -m ""

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -142,7 +142,8 @@ class RunDir:
             if self.exists(name):
                 self.filesystem.rm(self.path(name), recursive=True)
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """Hold the run directory against other jobs; a job that has lost it is interrupted."""
 
         def lost() -> None:
@@ -150,7 +151,9 @@ class RunDir:
             threading.Timer(30, os._exit, (1,)).start()  # if it does not
             os.kill(os.getpid(), signal.SIGINT)
 
-        return lock.held(self.url, lost)
+        with lock.held(self.url, lost):
+            storage.remove_parts(self.filesystem, self.path("").rstrip("/"))  # of a dead job
+            yield
 
     # ----------------------------------------------------------------------- stages
 

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import re
 import shutil
 import tarfile
 import uuid
@@ -13,6 +14,7 @@ import fsspec
 import pytest
 import ray
 from moto.server import ThreadedMotoServer
+from xdist.scheduler import LoadScopeScheduling
 
 from sensloc.config import Compare, Config, load_config
 from sensloc.run import RunDir
@@ -79,7 +81,7 @@ def bucket(object_store: tuple[str, int]) -> str:
 def cluster(object_store: tuple[str, int]) -> Iterator[None]:
     """A real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    connect(address="local", num_cpus=4, include_dashboard=False)
+    connect(address="local", num_cpus=3, include_dashboard=False)
     yield
     ray.shutdown()
 
@@ -169,12 +171,21 @@ def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests: one has those on this file's Ray, which starts once.
+class TwoGroups(LoadScopeScheduling):  # type: ignore[misc]
+    """Of two processes one has the files on this file's Ray, so that it and its runs are made once.
 
     The others go file by file.
     """
-    for item in items:
-        uses = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if "cluster" in uses else item.path.name))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if ON_RAY.search((ROOT / file).read_text()) else file
+
+
+ON_RAY = re.compile(r'usefixtures\("cluster"\)|\b(cluster|small_run|compared): (None|RunDir)')
+"""In a file whose tests or fixtures ask for one of these."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TwoGroups:
+    """For ``--numprocesses 2``."""
+    return TwoGroups(config, log)

@@ -54,7 +54,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
     config.write_text(BROKEN.format(folder=tmp_path))
     done = job("jobs/manifest.py", str(config))
     assert done.returncode == 1
-    assert f"\nerror: {tmp_path}/annotations.json: not a JSON file" in done.stderr
+    assert f"\nerror: {tmp_path}/annotations.json: not a JSON file" in f"\n{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr
     assert "Failed to apply" not in done.stderr
 
