@@ -75,7 +75,7 @@ def holder(url: str) -> dict[str, Any] | None:
     found = _newest(files, folder)
     if found is None:
         return None
-    content = _read(files, found[1])
+    content = _read(files, found)
     return None if content is None else content | {"dead": _is_dead(content)}
 
 
@@ -85,22 +85,35 @@ def _at(url: str) -> tuple[Any, str]:
 
 
 def _take(files: Any, folder: str, mine: dict[str, Any], patience: float) -> str:
-    """Create the first lock, or the one after a dead job's. Returns its path."""
-    found = _newest(files, folder)
-    number = 0
-    if found is not None:
-        number, old = found
-        left = _read(files, old)
+    """Create the first lock, or the one after a dead job's. Returns its path.
+
+    A listing may miss a lock that another job replaces meanwhile, and what it shows may be old by
+    the time that it is acted on: so the new lock counts only if no other is beside it but the
+    dead job's, as it was found.
+
+    Raises:
+        LockedError: another job holds it, or takes it now.
+    """
+    dead = _newest(files, folder)
+    number, left = 0, None
+    if dead is not None:
+        number = _number(dead)
+        left = _read(files, dead)
         if left is not None and not _is_dead(left):
-            _watch(files, old, left, patience)
+            _watch(files, dead, left, patience)
     path = f"{folder}/{number + 1:06d}.json"
     try:
         storage.create(files, path, json.dumps(mine).encode())
     except FileExistsError as error:
         raise LockedError(_refusal(folder, _read(files, path) or {})) from error
-    if found is not None:
-        if files.exists(found[1]):
-            files.rm_file(found[1])
+    for beside in _locks(files, folder):
+        found = None if beside == path else _read(files, beside)
+        if found is not None and (beside != dead or found != left):
+            files.rm_file(path)
+            raise LockedError(_refusal(folder, found))
+    if dead is not None:
+        if files.exists(dead):
+            files.rm_file(dead)
         log.info("goes on where another job was cut off")
     return path
 
@@ -163,10 +176,17 @@ def _is_dead(content: dict[str, Any]) -> bool:
     return False
 
 
-def _newest(files: Any, folder: str) -> tuple[int, str] | None:
+def _locks(files: Any, folder: str) -> list[str]:
     files.invalidate_cache()
-    locks = sorted(files.glob(f"{folder}/*.json"))
-    return (int(Path(locks[-1]).stem), locks[-1]) if locks else None
+    return sorted(files.glob(f"{folder}/*.json"))
+
+
+def _newest(files: Any, folder: str) -> str | None:
+    return max(_locks(files, folder), key=_number, default=None)
+
+
+def _number(path: str) -> int:
+    return int(Path(path).stem)
 
 
 def _read(files: Any, path: str) -> dict[str, Any] | None:

@@ -117,6 +117,36 @@ def test_of_many_that_follow_a_dead_job_one_can(url: str) -> None:
     assert locks(url) == []
 
 
+def test_a_listing_that_misses_the_holder_gives_no_second_lock(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the dead job's file goes, and the next one's comes, while the folder is read."""
+    with lock.held(url, unwanted, beat=100):
+        left(url, {"job": "b", "host": "elsewhere", "pid": 1, "beat": 0}, number=7)
+        monkeypatch.setattr(lock, "_newest", lambda *_: None)
+        files, path = fsspec.core.url_to_fs(url)
+        files.rm_file(f"{path}/.lock/000001.json")
+        with pytest.raises(LockedError, match="elsewhere"), lock.held(url, unwanted, BEAT):
+            pytest.fail("two at once")
+        assert locks(url) == ["000007.json"]
+
+
+def test_who_follows_a_dead_job_too_late_leaves_its_successor_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job followed the dead one and ended, and a third began, since it was looked at."""
+    left(url, {"job": "a", "host": "elsewhere", "pid": 1, "beat": 3})
+
+    def meanwhile(_: object) -> bool:
+        left(url, {"job": "c", "host": "beyond", "pid": 1, "beat": 0})
+        return True
+
+    monkeypatch.setattr(lock, "_is_dead", meanwhile)
+    with pytest.raises(LockedError, match="beyond"), lock.held(url, unwanted, BEAT):
+        pytest.fail("two at once")
+    assert locks(url) == ["000001.json"]
+
+
 def test_a_job_that_was_taken_over_is_told_and_leaves_the_other_alone(url: str) -> None:
     told = threading.Event()
     with lock.held(url, told.set, BEAT):

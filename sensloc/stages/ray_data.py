@@ -29,6 +29,15 @@ TASKS_IN_FLIGHT = 64
 RETRIES = 10
 """How often work whose worker or node died is tried again, before the job stops."""
 
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}
+"""For glibc's malloc(3). By default a large block is new from the system each time, and its pages
+are zeroed as they are touched: for a batch's activations that takes as long as the network's
+forward and backward pass. Results do not change, and other C libraries do not look."""
+
 T = TypeVar("T")
 
 
@@ -73,7 +82,12 @@ def connect(**options: Any) -> None:
         _stay_private()
     # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-    ray.init(ignore_reinit_error=True, logging_level=logging.WARNING, **options)
+    ray.init(
+        ignore_reinit_error=True,
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        **options,
+    )
     # nothing else bounds how often a chain's work is tried again; Ray 2.63 is the last to have it
     warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
