@@ -135,7 +135,7 @@ def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir
 SECTION = Compare(
     train=200,
     validation=40,
-    objectness_images=40,
+    objectness_images=20,
     objectness_size=64,
     words=50,
     proposals=8,

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -57,6 +59,23 @@ def rows_of(run: RunDir, split: str) -> pa.Table:
 
 
 # --------------------------------------------------------------------------- laws
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_workers_keep_the_memory_that_they_free() -> None:
+    class Again:
+        """Takes and frees 64 MB, 16,384 pages, twice."""
+
+        def __call__(self, row: dict[str, int]) -> dict[str, int]:
+            for _ in range(2):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                torch.ones(1 << 24)
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+            return {"faults": faults}
+
+    pool = ray.data.ActorPoolStrategy(size=1)
+    (row,) = ray.data.range(1).map(Again, compute=pool, num_cpus=0.1).take_all()
+    assert row["faults"] < 1000
 
 
 def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:

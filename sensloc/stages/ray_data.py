@@ -82,10 +82,11 @@ def connect(**options: Any) -> None:
         _stay_private()
     # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    unset = {name: value for name, value in KEEP_FREED_MEMORY.items() if name not in os.environ}
     ray.init(
         ignore_reinit_error=True,
         logging_level=logging.WARNING,
-        runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        runtime_env={"env_vars": unset},
         **options,
     )
     # nothing else bounds how often a chain's work is tried again; Ray 2.63 is the last to have it
