@@ -83,18 +83,15 @@ def submit(
 
 
 def test_the_submitted_demo_succeeds(head: str, tmp_path: Path) -> None:
-    """With half of its images, and so a network that knows less."""
-    half = ("--set", "dataset.count=4000")
-    where = (f"--data={tmp_path}/scenes", f"--output={tmp_path}/demo")
-    done = submit(head, "conf/demo.toml", *half, *where)
+    done = submit(head, "conf/demo.toml", f"--data={tmp_path}/scenes", f"--output={tmp_path}/demo")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for said in ("sensitivity_calibrated", "images/s", "top-1", f"{tmp_path}/demo/examples.png"):
         assert said in done.stdout
 
     facts = json.loads((tmp_path / "demo/run.json").read_text())
-    assert facts["stages"]["sensitivity"]["rows"] == 4000
+    assert facts["stages"]["sensitivity"]["rows"] == 8000
     assert facts["stages"]["sensitivity"]["errors"] == 0
-    assert facts["stages"]["sensitivity"]["top1"]["test"] > 80
+    assert facts["stages"]["sensitivity"]["top1"]["test"] > 90
 
     corloc = pd.read_parquet(tmp_path / "demo/corloc").query("scope == 'overall'")
     by_method = corloc.set_index("method").corloc
