@@ -36,7 +36,8 @@ KEEP_FREED_MEMORY = {
 }
 """For glibc's malloc(3). By default a large block is new from the system each time, and its pages
 are zeroed as they are touched: for a batch's activations that takes as long as the network's
-forward and backward pass. Results do not change, and other C libraries do not look."""
+forward and backward pass. A process holds its peak instead, and some blocks that fit no more: 2.7
+GB and not 1.9 for 32 photographs. Results do not change, and other C libraries do not look."""
 
 T = TypeVar("T")
 
