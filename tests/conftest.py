@@ -81,7 +81,7 @@ def bucket(object_store: tuple[str, int]) -> str:
 def cluster(object_store: tuple[str, int]) -> Iterator[None]:
     """A real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    connect(address="local", num_cpus=3, include_dashboard=False)
+    connect(address="local", num_cpus=2, include_dashboard=False)
     yield
     ray.shutdown()
 
@@ -105,8 +105,8 @@ batch_size = 16
 
 [resources]
 actors = {actors}
-cpus_per_actor = 0.75
-cpus_per_task = 0.5
+cpus_per_actor = 0.5
+cpus_per_task = 1
 rows_per_block = {rows_per_block}
 """
 
@@ -116,7 +116,7 @@ def small_config(folder: Path, **changes: object) -> Config:
     values = {
         "output": folder / "run",
         "root": folder / "scenes",
-        "actors": 2,
+        "actors": 1,
         "rows_per_block": 64,
     }
     file = folder / "small.toml"

@@ -26,7 +26,7 @@ def nodes() -> Iterator[chaos.Nodes]:
 @pytest.fixture(scope="module")
 def small(nodes: chaos.Nodes, tmp_path_factory: pytest.TempPathFactory) -> chaos.Arena:
     folder = tmp_path_factory.mktemp("chaos")
-    small_config(folder)
+    small_config(folder, actors=2)
     return chaos.Arena.of(nodes, folder / "small.toml", folder)
 
 

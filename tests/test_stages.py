@@ -215,7 +215,7 @@ def test_splits_are_disjoint_and_stratified(small_run: RunDir) -> None:
 
 
 def test_resources_change_no_result(small_run: RunDir, tmp_path: Path) -> None:
-    config = small_config(tmp_path, root=small_run.config.dataset.root, actors=1, rows_per_block=37)
+    config = small_config(tmp_path, root=small_run.config.dataset.root, actors=2, rows_per_block=37)
     assert config.fingerprint == small_run.config.fingerprint
     run = RunDir.open(config)
     manifest(run)

@@ -54,7 +54,7 @@ def compare(run: RunDir) -> str:
                 colocalize(run, method)
         entries = fit_methods(run)
         chosen = {name: entry.facts for name, entry in entries.items()}
-        units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries, cpus=0.5)
+        units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries)
         judged = protocol.Judged.from_table(_predictions(run), list(entries))
         ms = milliseconds(run, entries)
         table = comparison.table(judged, chosen, _max_box_acc(run), ms, run.config)
