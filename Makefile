@@ -9,7 +9,7 @@ demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and
 	$(BIN)/python jobs/localize.py conf/demo.toml
 
 test: check  ## all checks and tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 test-all: check  ## the long ones too: 25 seeds of chaos and ten minutes of hostile input, some hours
 	SENSLOC_FUZZ_SECONDS=600 $(BIN)/python -m pytest -m ""
@@ -33,7 +33,7 @@ audit: $(VENV)/ready  ## known vulnerabilities of what is installed: asks PyPI, 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sensloc needs Python >= 3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

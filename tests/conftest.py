@@ -179,13 +179,25 @@ class TwoGroups(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if ON_RAY.search((ROOT / file).read_text()) else file
+        return "ray" if on_ray(ROOT / file) else file
 
 
-ON_RAY = re.compile(r'usefixtures\("cluster"\)|\b(cluster|small_run|compared): (None|RunDir)')
-"""In a file whose tests or fixtures ask for one of these."""
+@cache
+def on_ray(file: Path) -> bool:
+    """Do a file's tests or fixtures ask for this file's Ray, or a run on it?"""
+    wants = r'usefixtures\("cluster"\)|\b(cluster|small_run|compared): (None|RunDir)'
+    return re.search(wants, file.read_text()) is not None
+
+
+LONGEST = ("test_end_to_end.py", "test_chaos.py", "test_rehearsal.py", "test_isolation.py")
+"""Files whose tests start a Ray of their own."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TwoGroups:
     """For ``--numprocesses 2``."""
     return TwoGroups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, so that both processes end together."""
+    items.sort(key=lambda item: (not on_ray(item.path), item.path.name not in LONGEST))
