@@ -102,7 +102,7 @@ def test_the_table_says_what_the_predictions_say(compared: RunDir) -> None:
     assert made["perfect_mask"]["verdict"] == "better"
     assert made["perfect_mask"]["ms_per_image"] is None
     assert made["cam_threshold"]["max_box_acc_v2"] > 0
-    assert made["smoothgrad"]["n_train"] == 200
+    assert made["smoothgrad"]["n_train"] == SECTION.train
     assert made["constant_mean"]["n_train"] == 299
 
 
@@ -122,7 +122,7 @@ def test_the_outputs_open_in_the_usual_tools(compared: RunDir) -> None:
 def test_the_runs_json_says_what_was_chosen(compared: RunDir) -> None:
     chosen = compared.facts()["stages"]["compare"]["chosen"]
     assert chosen["cam_threshold"]["threshold"] > 0
-    assert chosen["smoothgrad"]["n_validation"] == 40
+    assert chosen["smoothgrad"]["n_validation"] == SECTION.validation
     assert chosen["colocalization_cnn"]["mu"] == 0.4
     assert set(chosen) == set(corloc_of(compared))
 

@@ -130,6 +130,7 @@ batch_size = 1
 
 [resources]
 actors = 1
+cpus_per_task = 1
 rows_per_block = 16
 """
 """Images one by one, 16 to a unit: 40 units in a stage of many seconds."""

@@ -64,7 +64,7 @@ from sensloc.stages import ray_data
 from sensloc.stages.manifest import manifest
 from sensloc.stages.sensitivity import sensitivity
 ray_data.RETRIES = 1
-ray_data.connect(address="local", num_cpus=4, include_dashboard=False)
+ray_data.connect(address="local", num_cpus=2, include_dashboard=False)
 run = RunDir.open(load_config(sys.argv[1]))
 manifest(run)
 sensitivity(run)
