@@ -86,6 +86,7 @@ JPEG = encode(noise(0))
 DEEP = Image.fromarray(np.tile(np.linspace(0, 65535, WIDTH), (HEIGHT, 1)).astype(np.uint16))
 FRAMES = [noise(4).quantize(64), noise(5).quantize(64)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+SIDES = b"Image type: RGB image\r\nImage size (x*y): 64*48*1\r\n".ljust(511, b"\0") + b"\x1a"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n(x) run\n%%EOF\n"
 GREAT = 1_000_000
 """``dataset.max_pixels`` of these tests."""
@@ -240,8 +241,9 @@ IMAGES = [
     Case("SVG", "not an image", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'),
     Case("PNG of a wrong checksum", "cannot decode PNG",
          encode(noise(20), "PNG")[:-20] + b"\0" * 20),
-    Case("PostScript", "EPS", EPS),
-    Case("JPEG 2000", "JPEG2000", encode(noise(21), "JPEG2000")),
+    Case("PostScript", "not an image: none of JPEG, PNG", EPS),
+    Case("JPEG 2000", "not an image: none of JPEG", encode(noise(21), "JPEG2000")),
+    Case("IM of three sides", "not an image: none of JPEG", SIDES),
     Case("20,000 x 20,000", "400000000 pixels", black_png(20_000, 20_000)),
     Case("1,001 x 1,000", "1001 x 1000 is over 1,000,000 pixels", black_png(1001, 1000)),
     Case("JPEG that claims 65,500 x 65,500", "pixels", claims(65_500, 65_500)),
