@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from sensloc.classes import ClassifierError
 from sensloc.sensitivity import class_score_gradient
@@ -113,6 +112,8 @@ def pooled_features(features: Tensor, boxes: Tensor) -> Tensor:
     Returns:
         [n, m, C].
     """
+    from torchvision.ops import roi_align  # see sensloc.pixels
+
     height, width = features.shape[2:]
     scaled = boxes * torch.tensor([width, height, width, height], device=boxes.device)
     pooled = roi_align(features.float(), list(scaled.float()), 1, aligned=True)

@@ -81,6 +81,7 @@ def bucket(object_store: tuple[str, int]) -> str:
 def cluster(object_store: tuple[str, int]) -> Iterator[None]:
     """A real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     connect(address="local", num_cpus=2, include_dashboard=False)
     yield
     ray.shutdown()

@@ -205,6 +205,7 @@ def main(seed: int, seconds: float, log: Path) -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)  # says where, then the signal kills
     resource.setrlimit(resource.RLIMIT_AS, (memory("VmSize") + 8 * MEMORY,) * 2)
+    decode(JPEGS[0], 16)  # imports what it needs
     most, end = memory("VmRSS") + MEMORY, time.monotonic() + seconds
     counts = {name: {"accepted": 0, "refused": 0} for name in ENTRANCES}
     with tempfile.TemporaryDirectory() as folder:
