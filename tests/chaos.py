@@ -56,7 +56,7 @@ PATIENCE = 120.0
 
 
 class Nodes:
-    """A head that runs no tasks, and two worker nodes of two logical CPUs each.
+    """A head that runs no tasks, and two worker nodes of one logical CPU each.
 
     Args:
         folder: for Ray's own files; its path is short (a socket's has 107 bytes at most).
@@ -86,7 +86,7 @@ class Nodes:
     def add(self) -> None:
         """One more worker node."""
         with self.environment():
-            self.cluster.add_node(num_cpus=2, object_store_memory=500 * 2**20)
+            self.cluster.add_node(num_cpus=1, object_store_memory=500 * 2**20)
 
     @contextmanager
     def environment(self) -> Iterator[None]:
@@ -412,14 +412,18 @@ class Arena:
         job = Job(config, folder / "data", folder / "undisturbed")
         return cls(nodes, job, *undisturbed(nodes, job))
 
-    def survive(self, seed: int) -> Iterator[Record]:
+    def survive(self, seed: int, kinds: Sequence[str] = ()) -> Iterator[Record]:
         """Run the job through a seed's faults, and again with those that found no victim.
+
+        Args:
+            seed: of moments and victims, and of the kinds where none are given.
+            kinds: of the faults.
 
         Raises:
             AssertionError: its results differ from the undisturbed run's, or it never ends.
         """
         rng = random.Random(seed)
-        kinds, attempts = draw(rng), 0
+        kinds, attempts = kinds or draw(rng), 0
         while kinds:
             attempts += 1
             assert attempts <= ATTEMPTS, f"no victim for {kinds}"

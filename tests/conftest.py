@@ -107,7 +107,7 @@ batch_size = 16
 [resources]
 actors = {actors}
 cpus_per_actor = 0.5
-cpus_per_task = 1
+cpus_per_task = {cpus_per_task}
 rows_per_block = {rows_per_block}
 """
 
@@ -118,6 +118,7 @@ def small_config(folder: Path, **changes: object) -> Config:
         "output": folder / "run",
         "root": folder / "scenes",
         "actors": 1,
+        "cpus_per_task": 1,
         "rows_per_block": 64,
     }
     file = folder / "small.toml"

@@ -1,6 +1,6 @@
 """The run under fire: its results are the undisturbed run's to the bit, whatever dies when.
 
-Two seeds on 400 scenes here; ``-m long`` takes the demo itself through 25 seeds.
+400 scenes through one fault of each kind here; ``-m long`` takes the demo itself through 25 seeds.
 """
 
 import shutil
@@ -26,7 +26,7 @@ def nodes() -> Iterator[chaos.Nodes]:
 @pytest.fixture(scope="module")
 def small(nodes: chaos.Nodes, tmp_path_factory: pytest.TempPathFactory) -> chaos.Arena:
     folder = tmp_path_factory.mktemp("chaos")
-    small_config(folder, actors=2)
+    small_config(folder, actors=2, cpus_per_task=0.5)
     return chaos.Arena.of(nodes, folder / "small.toml", folder)
 
 
@@ -45,10 +45,9 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return aloud
 
 
-@pytest.mark.parametrize("seed", [6, 7])  # between them: a task, an actor, a node, the job twice
-def test_a_small_run_survives(small: chaos.Arena, seed: int, say: Callable[[str], None]) -> None:
-    for record in small.survive(seed):
-        say(f"seed {seed}: {record}")
+def test_a_small_run_survives(small: chaos.Arena, say: Callable[[str], None]) -> None:
+    for record in small.survive(38, chaos.KINDS):
+        say(str(record))
 
 
 def test_the_undisturbed_run_is_whole(small: chaos.Arena) -> None:
