@@ -6,6 +6,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
+from sensloc.images import ImageError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,3 +32,22 @@ def each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Resu
                     found.append(None)
                     break
     return found
+
+
+def images(
+    read: Callable[[Sequence[Item]], list[Result | ImageError]],
+    items: Sequence[Item],
+    uris: Sequence[str],
+) -> list[Result | ImageError]:
+    """``read(items)``, each item in a child process: one that kills it is an error too.
+
+    Args:
+        read: gives something or an error for each item; a child can import it.
+        items: that can be sent to a child.
+        uris: of the items, to name them.
+    """
+    found = each(read, [[item] for item in items])
+    return [
+        ImageError(f"{uri}: killed the process that decoded it") if one is None else one[0]
+        for uri, one in zip(uris, found, strict=True)
+    ]

@@ -15,15 +15,14 @@ import ray
 import ray.data
 import torch
 
-from sensloc import exports, tables
+from sensloc import exports, isolation, tables
 from sensloc.config import Config, Evaluate, Fit, Images, Resources, WebDataset, absolute
 from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.plain import Unboxed
-from sensloc.errors import one_line
-from sensloc.images import ImageError, fetch, inspect
+from sensloc.images import ImageError, fetch, open_image
 from sensloc.localizer import Facts, Localizer, read_facts
-from sensloc.pixels import decode
+from sensloc.pixels import Pixels, decode
 from sensloc.run import RunDir, RunError
 from sensloc.splits import key
 from sensloc.stages import manifest, ray_data, units
@@ -108,7 +107,8 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
             units.each_quick(run, manifest.ANNOTATIONS, reading, manifest.read_annotations, reader)
             drawn = manifest.draw(run)
             spans = drawn.spans(found["rows_per_block"])
-            _predict(run, folder, facts, spans, (drawn.seed, drawn.limit))
+            make = partial(_make, run, folder, facts, spans, (drawn.seed, drawn.limit))
+            units.despite_crashes(run, BOXES, list(spans), make)
             found |= _account(run, drawn.count)
         run.remove(manifest.WORK)
     for name in formats:
@@ -128,24 +128,24 @@ def _hash(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _predict(
+def _make(
     run: RunDir,
     folder: str,
     facts: Facts,
     spans: dict[str, list[manifest.Span]],
     drawn: manifest.Draw,
+    todo: Sequence[str],
+    isolated: bool,
 ) -> None:
     """The chain: a unit's images are decoded in a task, and looked at by an actor, which writes."""
-    todo, resources = units.missing(run, BOXES, list(spans)), run.config.resources
-    if not todo:
-        return
+    resources, size = run.config.resources, facts.classifier.input_size
     # an actor that cannot start is tried again and again: a task says why, once
     ray.get(ray.remote(num_cpus=resources.cpus_per_actor)(_check).remote(folder))
     rows = [{"unit": unit, "spans": json.dumps(spans[unit])} for unit in todo]
     made = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(
-            partial(look, run=run, drawn=drawn, size=facts.classifier.input_size),
+            partial(look, run=run, drawn=drawn, size=size, isolated=isolated),
             num_cpus=resources.cpus_per_task,
             ray_remote_args_fn=ray_data.for_tasks,
         )
@@ -167,8 +167,17 @@ def _check(folder: str) -> None:
     Localizer.load(folder)
 
 
-def look(row: dict[str, Any], run: RunDir, drawn: manifest.Draw, size: int) -> dict[str, Any]:
+def look(
+    row: dict[str, Any], run: RunDir, drawn: manifest.Draw, size: int, isolated: bool = False
+) -> dict[str, Any]:
     """A unit's images, fetched, measured and decoded: one row, however many they are.
+
+    Args:
+        row: with the unit's name, and where its images are listed.
+        run: the run.
+        drawn: see ``manifest.select``.
+        size: S, in pixels.
+        isolated: each image in a child process, so that one that kills it is an error.
 
     Returns:
         unit; rows, JSON [n]: image_id, uri, width, height, error; pixels, uint8 [n * S * S * 3]
@@ -179,19 +188,33 @@ def look(row: dict[str, Any], run: RunDir, drawn: manifest.Draw, size: int) -> d
     columns = ["image_id", "uri", "error"]
     rows = manifest.select(annotated, *drawn).select(columns).to_pylist()
     fine = [i for i, one in enumerate(rows) if one["error"] is None]
-    fetched = fetch([rows[i]["uri"] for i in fine], run.config.resources.connections)
+    uris, reading = [rows[i]["uri"] for i in fine], partial(_read, size=size, config=run.config)
+    found = isolation.images(reading, uris, uris) if isolated else reading(uris)
     pixels = np.zeros((len(rows), size, size, 3), np.uint8)
-    limit = run.config.dataset.max_pixels
-    for i, data in zip(fine, fetched, strict=True):
+    for i, one in zip(fine, found, strict=True):
+        if isinstance(one, ImageError):
+            rows[i]["error"] = str(one)
+        else:
+            (rows[i]["width"], rows[i]["height"]), pixels[i] = one
+    return {"unit": row["unit"], "rows": json.dumps(rows), "pixels": pixels.tobytes()}
+
+
+def _read(
+    uris: Sequence[str], size: int, config: Config
+) -> list[tuple[tuple[int, int], Pixels] | ImageError]:
+    """Each image's width and height, and its pixels."""
+    found: list[tuple[tuple[int, int], Pixels] | ImageError] = []
+    limit = config.dataset.max_pixels
+    for uri, data in zip(uris, fetch(uris, config.resources.connections), strict=True):
         try:
             if isinstance(data, ImageError):
                 raise data
-            seen = inspect(data, limit)
-            pixels[i] = decode(data, size, limit)
-            rows[i] |= {"width": seen.width, "height": seen.height}
+            with open_image(data, limit) as image:
+                sides = image.size
+            found.append((sides, decode(data, size, limit)))
         except ImageError as error:
-            rows[i]["error"] = one_line(f"{rows[i]['uri']}: {error}")
-    return {"unit": row["unit"], "rows": json.dumps(rows), "pixels": pixels.tobytes()}
+            found.append(ImageError(f"{uri}: {error}"))
+    return found
 
 
 class PredictionActor:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from torch import nn
 
 from sensloc import classifiers, isolation, tables
@@ -28,9 +27,6 @@ from sensloc.stages import ray_data, units
 
 log = logging.getLogger(__name__)
 
-CRASHES = (WorkerCrashedError, OutOfMemoryError)
-"""What Ray raises when a task's process has died ``ray_data.RETRIES`` times."""
-
 
 def sensitivity(run: RunDir) -> None:
     """``manifest/`` -> ``sensitivity/``: one map per image, from one backward pass.
@@ -41,25 +37,14 @@ def sensitivity(run: RunDir) -> None:
     """
     run.require("manifest")
     with run.stage("sensitivity", "sensitivity", of={"weights": weights(run)}) as facts:
-        todo, began = _missing(run), time.monotonic()
-        try:
-            _make(run, todo)
-        except CRASHES as error:
-            log.warning("workers died again and again (%s): decoding image by image", error)
-            _make(run, _missing(run), isolated=True)
-        seconds = time.monotonic() - began
-        facts |= _account(run, todo, seconds)
+        wanted, began = units.names(run, "manifest"), time.monotonic()
+        made = units.despite_crashes(run, "sensitivity", wanted, partial(_make, run))
+        facts |= _account(run, made, time.monotonic() - began)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
-def _missing(run: RunDir) -> list[str]:
-    return units.missing(run, "sensitivity", units.names(run, "manifest"))
-
-
-def _make(run: RunDir, todo: Sequence[str], isolated: bool = False) -> None:
+def _make(run: RunDir, todo: Sequence[str], isolated: bool) -> None:
     """The chain: a unit's images are decoded in a task, and mapped and written by an actor."""
-    if not todo:
-        return
     resources = run.config.resources
     made = (
         units.dataset(todo)
@@ -127,7 +112,10 @@ def decode_unit(row: dict[str, Any], run: RunDir, isolated: bool = False) -> dic
     wanted = [i for i, error in enumerate(errors) if error is None]
     some = rows.take(pa.array(wanted, pa.int64()))
     pairs = list(zip(some["uri"].to_pylist(), some["content"].to_pylist(), strict=True))
-    found = _isolated(pairs, run.config) if isolated else _read(pairs, run.config)
+    reading = partial(_read, config=run.config)
+    found = (
+        isolation.images(reading, pairs, some["uri"].to_pylist()) if isolated else reading(pairs)
+    )
     pixels = np.zeros((len(rows), size, size, 3), np.uint8)
     for i, one in zip(wanted, found, strict=True):
         if isinstance(one, ImageError):
@@ -147,15 +135,6 @@ def _read(pairs: Sequence[tuple[str, str]], config: Config) -> list[Pixels | Ima
         config.dataset.max_pixels,
         contents,
     )
-
-
-def _isolated(pairs: Sequence[tuple[str, str]], config: Config) -> list[Pixels | ImageError]:
-    """The same, each image in a child process."""
-    found = isolation.each(partial(_read, config=config), [[pair] for pair in pairs])
-    return [
-        ImageError(f"{uri}: killed the process that decoded it") if one is None else one[0]
-        for (uri, _), one in zip(pairs, found, strict=True)
-    ]
 
 
 def _manifest_rows(run: RunDir, unit: str) -> pa.Table:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from tqdm import tqdm
 
 from sensloc.run import RunDir
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Worker = Callable[[str], pa.Table]
 """From a unit's name to its rows."""
+
+CRASHES = (WorkerCrashedError, OutOfMemoryError)
+"""What Ray raises when a task's process has died ``ray_data.RETRIES`` times."""
 
 ROWS_PER_GROUP = 1024
 """Of a unit's file, so that a few rows of a long one cost little."""
@@ -133,6 +137,30 @@ def each_quick(
         work, num_cpus=run.config.resources.cpus_per_task, ray_remote_args_fn=ray_data.for_tasks
     )
     finish(made, run, stage, len(todo))
+
+
+def despite_crashes(
+    run: RunDir, stage: str, units: Sequence[str], make: Callable[[list[str], bool], None]
+) -> list[str]:
+    """Make what is missing of a stage that decodes images; one that kills its decoder is an error.
+
+    Args:
+        run: where to.
+        stage: folder of the run directory.
+        units: all of the stage.
+        make: ``make(todo, isolated)`` makes units, each image in a child process if so wanted.
+
+    Returns:
+        The units that were missing.
+    """
+    todo = missing(run, stage, units)
+    try:
+        if todo:
+            make(todo, False)
+    except CRASHES as error:
+        log.warning("workers died again and again (%s): decoding image by image", error)
+        make(missing(run, stage, units), True)
+    return todo
 
 
 def pool(most: int, cpus: float, gpus: float, spare: float = 0.0) -> dict[str, Any]:
