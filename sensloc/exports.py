@@ -30,18 +30,19 @@ def coco(rows: Iterable[Row], facts: "Facts") -> str:
     Every image is there; one with an error has no annotation. A category is an output of the
     network, numbered from 1; ``score`` is the confidence; ``bbox`` is x, y, width, height.
     """
-    images, annotations = [], []
+    images, annotations = [], []  # as texts: a third of the memory
     category = {wnid: i for i, wnid in enumerate(facts.wnids, 1)}
     for number, row in enumerate(rows, 1):
-        images.append(_image(number, row))
+        images.append(json.dumps(_image(number, row)))
         if row["error"] is None:
             bbox = [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]]
             made = _annotation(number, number, category[row["wnid"]], bbox)
-            annotations.append(made | {"score": row["confidence"]})
+            annotations.append(json.dumps(made | {"score": row["confidence"]}))
     named = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
     categories = [_category(i, wnid, name) for i, (wnid, name) in named]
     said = f"sensloc {facts.version}, boxes of the run {facts.run}"
-    return json.dumps(_document(said, images, annotations, categories))
+    frame = json.dumps(_info(said) | {"categories": categories}).removesuffix("}")
+    return f'{frame}, "images": [{", ".join(images)}], "annotations": [{", ".join(annotations)}]}}'
 
 
 def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
@@ -63,7 +64,8 @@ def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
             at = len(annotations) + 1
             annotations.append(_annotation(at, number, category["id"], bbox))
     said = f"annotated boxes of the run {name}"
-    return _document(said, images, annotations, list(categories.values()))
+    named = {"images": images, "annotations": annotations, "categories": [*categories.values()]}
+    return _info(said) | named
 
 
 def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -86,19 +88,8 @@ def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str
     ]
 
 
-def _document(
-    description: str,
-    images: list[Row],
-    annotations: list[Row],
-    categories: list[Row],
-) -> dict[str, Any]:
-    return {
-        "info": {"description": description},
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
+def _info(description: str) -> dict[str, Any]:
+    return {"info": {"description": description}, "licenses": []}
 
 
 def _image(number: int, row: Row) -> Row:

@@ -284,8 +284,10 @@ def _export(run: RunDir, name: str, facts: Facts) -> None:
     """
     with run.stage(name, OUTPUTS[name]):
         if name == "coco":
-            rows = ray_data.load(run, run.files(BOXES), None, errors=True).sort_by("image_id")
-            run.write("coco.json", exports.coco(rows.to_pylist(), facts))
+            columns = ["uri", "error", *EXPORTED]
+            rows = ray_data.load(run, run.files(BOXES), columns, errors=True).sort_by("image_id")
+            by_part = (row for part in rows.to_batches(1000) for row in part.to_pylist())
+            run.write("coco.json", exports.coco(by_part, facts))
             return
         written = [
             path
