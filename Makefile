@@ -33,7 +33,7 @@ audit: $(VENV)/ready  ## known vulnerabilities of what is installed: asks PyPI, 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sensloc needs Python >= 3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIPFLAGS) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sensloc import isolation
+from sensloc.run import RunDir
 
 
 def fragile(n: int) -> int:
@@ -56,52 +57,55 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 
-CONNECTED = """
+JOB = """
 import sys
+from sensloc.config import Resources, load_config
 from sensloc.run import RunDir
 from sensloc.stages import ray_data
+from sensloc.stages.manifest import manifest
+from sensloc.stages.predict import predict, prediction
+from sensloc.stages.sensitivity import sensitivity
 ray_data.RETRIES = 1
 ray_data.connect(address="local", num_cpus=2, include_dashboard=False)
-"""
-
-MAPS = """
-from sensloc.config import load_config
-from sensloc.stages.manifest import manifest
-from sensloc.stages.sensitivity import sensitivity
-run = RunDir.open(load_config(sys.argv[1]))
+config, localizer, images, output = sys.argv[1:]
+run = RunDir.open(load_config(config))
 manifest(run)
 sensitivity(run)
+predict(RunDir.open(prediction(localizer, images, output, Resources(actors=1))), localizer)
 """
 
 
-def poison(*files: Path) -> None:
-    for file in files:
+def test_a_decoder_that_crashes_costs_the_images_that_crash_it(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    """Every Python of this job has such a decoder, as a bug in its C code would make it."""
+    from test_stages import photographs, table_run  # not in the children of the other tests
+
+    lines = photographs(tmp_path)
+    for name in ("image_03.jpg", "image_17.jpg"):
+        file = tmp_path / name
         file.write_bytes(file.read_bytes() + b"poison")
-
-
-def fragile_job(folder: Path, lines: str, *arguments: str) -> None:
-    """Run a Ray of its own, every Python of which has a decoder that crashes, as by a bug in C."""
-    (folder / "site").mkdir()
-    (folder / "site" / "sitecustomize.py").write_text(FRAGILE)
+    run, boxes = table_run(tmp_path, lines), tmp_path / "predicted/boxes"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FRAGILE)
     done = subprocess.run(
-        [sys.executable, "-c", CONNECTED + lines, *arguments],
-        env=os.environ | {"PYTHONPATH": str(folder / "site"), "RAY_AUTH_MODE": "disabled"},
+        [
+            *(sys.executable, "-c", JOB, f"{tmp_path}/table.toml"),
+            *(small_run.url, f"{tmp_path}/image_0*.jpg", f"{tmp_path}/predicted"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_a_decoder_that_crashes_costs_the_images_that_crash_it(tmp_path: Path) -> None:
-    from test_stages import photographs, table_run  # not in the children of the other tests
-
-    lines = photographs(tmp_path)
-    poison(tmp_path / "image_03.jpg", tmp_path / "image_17.jpg")
-    run = table_run(tmp_path, lines)
-    fragile_job(tmp_path, MAPS, str(tmp_path / "table.toml"))
-    rows = [row for file in run.files("sensitivity") for row in pq.read_table(file).to_pylist()]
-    errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
-    assert errors.keys() == {"image_03.jpg", "image_17.jpg"}
-    assert all("killed the process that decoded it" in error for error in errors.values())
-    assert sum(row["map"] is not None for row in rows) == 22
+    for table, made, images, poisoned in (
+        (run.path("sensitivity"), "map", 24, {"image_03.jpg", "image_17.jpg"}),
+        (boxes, "box", 10, {"image_03.jpg"}),
+    ):
+        rows = pq.read_table(table).to_pylist()
+        errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
+        assert errors == {
+            name: f"{tmp_path}/{name}: killed the process that decoded it" for name in poisoned
+        }
+        assert sum(row[made] is not None for row in rows) == images - len(poisoned)

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import job
-from test_isolation import fragile_job, poison
 
 from sensloc.confidence import calibration_error
 from sensloc.config import Images, Resources, WebDataset
@@ -243,28 +242,6 @@ def test_two_images_that_would_share_a_file_stop_that_format(
     with pytest.raises(RunError, match="1 files are of more than one image"):
         predict(run, small_run.url, ["voc"])
     assert len(rows(run)) == 2
-
-
-PREDICT = """
-from sensloc.config import Resources
-from sensloc.stages.predict import predict, prediction
-localizer, images, output = sys.argv[1:]
-run = RunDir.open(prediction(localizer, images, output, Resources(actors=1, cpus_per_task=1)))
-predict(run, localizer)
-"""
-
-
-def test_a_decoder_that_crashes_costs_the_image_that_crashes_it(
-    small_run: RunDir, photos: Path, tmp_path: Path
-) -> None:
-    few = shutil.copytree(photos / "1", tmp_path / "few")
-    poison(few / "007.png")
-    fragile_job(tmp_path, PREDICT, small_run.url, str(few), f"{tmp_path}/run")
-    found = rows(RunDir.found(f"{tmp_path}/run"))
-    assert found.error.dropna().to_dict() == {
-        "007.png": f"{few}/007.png: killed the process that decoded it"
-    }
-    assert found.confidence.notna().sum() == len(found) - 1 == 12
 
 
 # --------------------------------------------------------------------------- sources
