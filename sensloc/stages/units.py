@@ -159,7 +159,8 @@ def despite_crashes(
             make(todo, False)
     except CRASHES as error:
         log.warning("workers died again and again (%s): decoding image by image", error)
-        make(missing(run, stage, units), True)
+        if left := missing(run, stage, units):
+            make(left, True)
     return todo
 
 
