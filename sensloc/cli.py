@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from sensloc.config import Config, Resources, absolute, load_config
 from sensloc.errors import SenslocError
-from sensloc.exports import Format
-from sensloc.run import RunDir
-from sensloc.status import status as look
+from sensloc.prediction.exports import Format
+from sensloc.report.status import status as look
+from sensloc.store.run import RunDir
 
 JOB_COPY = "/runtime_resources/working_dir_files/"
 """In the path of the folder that `ray job submit --working-dir` makes on the cluster."""
@@ -209,9 +209,9 @@ def latency(
 
     from sensloc.datasets import reader_for
     from sensloc.datasets.plain import Unboxed
-    from sensloc.images import ImageError, fetch
+    from sensloc.images.fetch import ImageError, fetch
     from sensloc.latency import measure, text
-    from sensloc.localizer import Localizer
+    from sensloc.prediction.localizer import Localizer
     from sensloc.stages.predict import images_at
 
     try:
@@ -232,7 +232,7 @@ def latency(
 
 def localized(run: RunDir) -> str:
     """The main run."""
-    from sensloc.stages.localize import localize
+    from sensloc.stages.whole_run import localize
 
     return localize(run)
 
@@ -253,7 +253,7 @@ def rates(run: RunDir) -> str:
 
 def compared(run: RunDir) -> str:
     """The main run, then the comparison."""
-    from sensloc.stages.compare import compare
+    from sensloc.comparison.compare import compare
     from sensloc.stages.report import report
 
     said = f"{localized(run)}\n\n{compare(run)}"
@@ -265,7 +265,7 @@ def stage(name: str, description: str) -> None:
     """One stage of the main run, as a command of its own."""
 
     def job(run: RunDir) -> None:
-        from sensloc.stages.localize import FUNCTIONS
+        from sensloc.stages.whole_run import FUNCTIONS
 
         FUNCTIONS[name](run)
 
@@ -326,6 +326,6 @@ def _do(opened: Callable[[], RunDir], job: Job, cluster: bool = True) -> None:
 
 
 def _connected() -> AbstractContextManager[None]:
-    from sensloc.stages.ray_data import connected
+    from sensloc.engine.cluster import connected
 
     return connected()

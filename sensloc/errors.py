@@ -9,6 +9,17 @@ class StorageError(SenslocError):
     """The place where files are does not answer, or refuses: no file's own fault."""
 
 
+class ClassifierError(SenslocError):
+    """A classifier cannot be built: the message names the config key and what to do."""
+
+
+class DatasetError(SenslocError):
+    """The data set as a whole cannot be read: the message names the file and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, 2000))
+
+
 def one_line(text: str, most: int = 1000) -> str:
     """Text for a message: one line that any terminal and table can hold.
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sensloc.localizer import Localizer
-from sensloc.pixels import decode
-from sensloc.report import aligned
+from sensloc.images.decode import decode
+from sensloc.prediction.localizer import Localizer
+from sensloc.report.text import aligned
 
 ROUNDS = 5
 

@@ -16,12 +16,12 @@ import ray
 from moto.server import ThreadedMotoServer
 from xdist.scheduler import LoadScopeScheduling
 
+from sensloc.comparison.compare import compare
 from sensloc.config import Compare, Config, load_config
-from sensloc.run import RunDir
-from sensloc.stages.compare import compare
-from sensloc.stages.localize import localize
-from sensloc.stages.ray_data import connect
+from sensloc.engine.cluster import connect
 from sensloc.stages.report import report
+from sensloc.stages.whole_run import localize
+from sensloc.store.run import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

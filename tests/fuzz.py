@@ -31,11 +31,11 @@ from dirty import chunk, encode, noise
 from test_webdataset import note, sample, tar
 
 from sensloc.boxes import BoxError, unit_boxes
-from sensloc.datasets import DatasetError
 from sensloc.datasets.table import COLUMNS
 from sensloc.datasets.voc_xml import parse
-from sensloc.images import RANGE, ImageError, inspect
-from sensloc.pixels import decode
+from sensloc.errors import DatasetError
+from sensloc.images.decode import decode
+from sensloc.images.fetch import RANGE, ImageError, inspect
 
 LEAST = 100  # inputs of each entrance, however slow the machine
 CPU_S = 20  # of one input, at most

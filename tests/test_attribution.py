@@ -11,7 +11,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensloc.attribution import (
+from sensloc.config import EfficientNetLite0, Python
+from sensloc.errors import ClassifierError
+from sensloc.heatmaps.gradient import Gradient, MapMaker, class_score_gradient
+from sensloc.heatmaps.layers import (
     ActivationMaker,
     Activations,
     IntegratedGradients,
@@ -20,11 +23,9 @@ from sensloc.attribution import (
     gradient_activation,
     pooled_features,
 )
-from sensloc.classes import ClassifierError
-from sensloc.classifiers import load_network, prepare, randomised
-from sensloc.config import EfficientNetLite0, Python
-from sensloc.scene_net import scene_net
-from sensloc.sensitivity import Gradient, MapMaker, class_score_gradient
+from sensloc.networks.prepare import prepare
+from sensloc.networks.scene_net import scene_net
+from sensloc.networks.sources import load_network, randomised
 
 SIZE, CLASSES = 12, 5
 LABELS = torch.tensor([1, 4, 0, 2])

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from sensloc.classes import ClassifierError, class_indices
-from sensloc.classifiers import fold, load_network, prepare, randomised, read_state
 from sensloc.config import AnyClassifier, ImageNet
 from sensloc.datasets import reader_for
-from sensloc.pixels import decode
-from sensloc.scene_net import scene_net
-from sensloc.sensitivity import MapMaker
+from sensloc.errors import ClassifierError
+from sensloc.heatmaps.gradient import MapMaker
+from sensloc.images.decode import decode
+from sensloc.networks.classes import class_indices
+from sensloc.networks.prepare import fold, prepare
+from sensloc.networks.scene_net import scene_net
+from sensloc.networks.sources import load_network, randomised, read_state
 
 SMALL = {"source": "torchvision", "name": "squeezenet1_1"}
 

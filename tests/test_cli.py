@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from sensloc.config import load_config
-from sensloc.run import RunDir
+from sensloc.store.run import RunDir
 
 JOBS = sorted(file.name for file in (ROOT / "jobs").glob("*.py"))
 

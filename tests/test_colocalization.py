@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pytest
 from scipy import optimize, sparse
 
-from sensloc.boxes import Boxes
-from sensloc.methods import dense_sift as sift
-from sensloc.methods.colocalization import (
+from sensloc.baselines import dense_sift as sift
+from sensloc.baselines.colocalization import (
     Colocalization,
     Kernel,
     Program,
@@ -26,6 +25,7 @@ from sensloc.methods.colocalization import (
     similarity,
     solve,
 )
+from sensloc.boxes import Boxes
 
 Array = npt.NDArray[np.float64]
 KERNELS: tuple[Kernel, ...] = ("cosine", "chi2")

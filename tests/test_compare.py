@@ -12,30 +12,33 @@ import pytest
 import torch
 from conftest import SECTION, copy_of
 
-from sensloc import protocol
-from sensloc.attribution import ActivationMaker, SmoothGrad
-from sensloc.classes import ClassifierError
-from sensloc.classifiers import load_network, prepare, randomised
+from sensloc.baselines import objectness
+from sensloc.baselines.colocalization import Colocalization
+from sensloc.comparison.colocalize import padded
+from sensloc.comparison.compare import compare
+from sensloc.comparison.maps import MAPS
+from sensloc.comparison.subsets import learn, subsets_of
 from sensloc.config import Compare
-from sensloc.least_squares import LinearMap
-from sensloc.methods import catalogue, learned, objectness
-from sensloc.methods.colocalization import Colocalization
+from sensloc.engine import cluster
+from sensloc.errors import ClassifierError
+from sensloc.heatmaps.gradient import MapMaker
+from sensloc.heatmaps.layers import ActivationMaker, SmoothGrad
+from sensloc.images.decode import decode
+from sensloc.methods import catalogue
+from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.proposal import proposed
-from sensloc.pixels import decode
-from sensloc.run import RunDir, RunError
-from sensloc.sensitivity import MapMaker
-from sensloc.stages import ray_data
-from sensloc.stages.colocalize import padded
-from sensloc.stages.compare import compare
+from sensloc.networks.prepare import prepare
+from sensloc.networks.sources import load_network, randomised
+from sensloc.rows import vectors
+from sensloc.scoring import paired
 from sensloc.stages.evaluate import predict
-from sensloc.stages.maps import MAPS
-from sensloc.stages.subsets import learn, subsets_of
+from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def rows_of(run: RunDir, stage: str, split: str | None = None) -> pa.Table:
-    return ray_data.load(run, run.files(stage), None, split).sort_by("image_id")
+    return cluster.load(run, run.files(stage), None, split).sort_by("image_id")
 
 
 def table_of(run: RunDir, name: str = "table") -> pa.Table:
@@ -63,7 +66,7 @@ def test_every_method_has_one_row_per_test_image(compared: RunDir, small_run: Ru
         assert len(mine) == len(ids) == 50
         assert set(mine["image_id"].to_pylist()) == ids
         assert mine["error"].null_count == 50
-        boxes = learned.column(mine, "box")
+        boxes = vectors(mine, "box")
         assert ((boxes >= 0) & (boxes <= 1)).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
 
@@ -195,13 +198,13 @@ def test_maps_equal_the_plain_functions(compared: RunDir) -> None:
         ),
     }
     for name, make in makers.items():
-        assert np.array_equal(learned.column(rows, name), make(pixels, labels).map), name
+        assert np.array_equal(vectors(rows, name), make(pixels, labels).map), name
     make = makers["map_smoothgrad"]
     layers = ActivationMaker.of(network, torch.rand(1, 3, 64, 64))
     cam = layers(make.normalise(make.padded(pixels)), make.padded(labels)).cam[:5].flatten(1)
     low, high = cam.amin(1, keepdim=True), cam.amax(1, keepdim=True)
     stretched = ((cam - low) / (high - low)).half().numpy()
-    assert np.array_equal(learned.column(rows, "map_cam"), stretched)
+    assert np.array_equal(vectors(rows, "map_cam"), stretched)
 
 
 def test_proposals_are_the_objectness_measures(compared: RunDir) -> None:
@@ -274,7 +277,7 @@ def test_a_method_without_what_it_reads_has_an_error_row_and_is_wrong(compared: 
     failed = made.filter(pc.is_valid(made["error"])).to_pylist()
     assert [(row["method"], row["error"]) for row in failed] == [("objectness", "no proposals")]
     assert failed[0]["box"] is None
-    judged = protocol.Judged.from_table(made, list(methods))
-    accuracy = protocol.accuracy(judged, 100, 0).to_pylist()
+    judged = paired.Judged.from_table(made, list(methods))
+    accuracy = paired.accuracy(judged, 100, 0).to_pylist()
     assert [row["n_errors"] for row in accuracy] == [1, 0]
     assert [row["n_images"] for row in accuracy] == [4, 4]

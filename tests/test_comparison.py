@@ -4,20 +4,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sensloc import comparison, protocol
+from sensloc.comparison.subsets import LABELS, UNSEEN
 from sensloc.config import Config
 from sensloc.methods import catalogue
-from sensloc.stages.subsets import LABELS, UNSEEN
+from sensloc.report import comparison
+from sensloc.scoring import paired
 
 N = 40
 RIGHT = {"constant_mean": 10, "sensitivity": 30, "sensitivity_calibrated": 31, "perfect_mask": 40}
 """Of 40 images the first so many are right."""
 
 
-def judged() -> protocol.Judged:
+def judged() -> paired.Judged:
     hits = np.arange(N) < np.array(list(RIGHT.values()))[:, None]
     iou = np.where(hits, 0.6, 0.2).astype(np.float32)
-    return protocol.Judged(
+    return paired.Judged(
         methods=tuple(RIGHT),
         image_id=np.array([f"{i:02d}" for i in range(N)]),
         wnid=np.array(["cat", "dog"] * (N // 2)),
@@ -52,7 +53,7 @@ def made(config: Config) -> pa.Table:
 
 
 def page(made: pa.Table, config: Config, unseen: pa.Table) -> str:
-    groups = protocol.breakdown(judged(), 200, 0)
+    groups = paired.breakdown(judged(), 200, 0)
     labels = pa.Table.from_pylist(
         [
             {"method": "sensitivity", "per_class": k, "draw": d, "n_train": 9, "corloc": c}
@@ -102,7 +103,7 @@ def test_the_unseen_classes_have_a_section_of_their_own(made: pa.Table, config: 
 
 def test_without_the_sensitivity_map_the_first_method_is_the_reference(config: Config) -> None:
     whole = judged()
-    part = protocol.Judged(
+    part = paired.Judged(
         methods=("constant_mean", "perfect_mask"),
         **{
             name: getattr(whole, name)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from sensloc.confidence import PENALTY, Bin, Confidence, calibration_error, evidence, reliability
+from sensloc.prediction.confidence import (
+    PENALTY,
+    Bin,
+    Confidence,
+    calibration_error,
+    evidence,
+    reliability,
+)
 
 
 def drawn(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensloc.boxes import Boxes, tidy
-from sensloc.corloc import count_correct
-from sensloc.least_squares import NormalEquations
-from sensloc.methods.controls import box_mask, cell_overlaps, partners, pooled_image
+from sensloc.heatmaps.controls import box_mask, cell_overlaps, partners, pooled_image
+from sensloc.methods.least_squares import NormalEquations
+from sensloc.scoring.corloc import count_correct
 
 GRID = 7
 

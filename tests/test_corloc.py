@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensloc.boxes import iou
-from sensloc.corloc import best_iou, class_mean, count_correct, share
+from sensloc.scoring.corloc import best_iou, class_mean, count_correct, share
 
 LAW = settings(max_examples=50, deadline=None, derandomize=True)
 

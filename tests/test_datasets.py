@@ -20,10 +20,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from sensloc.config import AnyDataset, ImageNet, Voc
-from sensloc.datasets import Annotation, DatasetError, Reader, reader_for
+from sensloc.datasets import Annotation, Reader, reader_for
 from sensloc.datasets.files import Tree, inside
 from sensloc.datasets.imagenet import ImageNetReader
 from sensloc.datasets.voc import VocReader
+from sensloc.errors import DatasetError
 
 Files = dict[str, str | bytes]
 RealData = Callable[[str], Path]

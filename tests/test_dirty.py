@@ -21,12 +21,12 @@ from dirty import BOX, CASES, GOOD, GREAT, LEFT_OUT, OTHER, WNID, Case, encode, 
 from test_datasets import HEADER, LAYOUTS, TABLE, Files, coco, imagenet, reader, store, tiny
 
 from sensloc.config import load_config
-from sensloc.datasets import Annotation, DatasetError
-from sensloc.errors import one_line
-from sensloc.pixels import decode
-from sensloc.run import RunDir
+from sensloc.datasets import Annotation
+from sensloc.errors import DatasetError, one_line
+from sensloc.images.decode import decode
 from sensloc.stages.manifest import manifest
 from sensloc.stages.sensitivity import sensitivity
+from sensloc.store.run import RunDir
 
 RUN = """
 name = "dirty"

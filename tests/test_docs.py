@@ -13,8 +13,8 @@ from conftest import ROOT, copied
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from sensloc.run import RunDir
 from sensloc.stages.coco import coco
+from sensloc.store.run import RunDir
 
 PAGES = ("README.md", "RESULTS.md", "METHOD.md", "cluster/README.md")
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from sensloc import tables
 from sensloc.config import Config
-from sensloc.figure import Example, choose, contact_sheet
-from sensloc.report import PAPER, markdown, pace, protocol, summary, text
+from sensloc.report.sheet import Example, choose, contact_sheet
+from sensloc.report.text import PAPER, markdown, pace, protocol, summary, text
+from sensloc.store import tables
 
 # ------------------------------------------------------------------------------- choice
 

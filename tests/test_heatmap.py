@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensloc import tables
 from sensloc.boxes import Boxes, iou
-from sensloc.methods.heatmap import (
+from sensloc.methods.threshold import (
     DELTAS,
     LEVELS,
     QUANTILES,
@@ -27,6 +26,7 @@ from sensloc.methods.heatmap import (
     threshold_candidates,
     upsample,
 )
+from sensloc.store import tables
 
 WHOLE = [0, 0, 1, 1]
 

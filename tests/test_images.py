@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensloc.images import MAX_PIXELS, ImageError, fetch, inspect
-from sensloc.pixels import decode
+from sensloc.images.decode import decode
+from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, inspect
 
 WIDTH, HEIGHT = 160, 120
 

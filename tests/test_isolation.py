@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sensloc import isolation
-from sensloc.run import RunDir
+from sensloc.images import isolation
+from sensloc.store.run import RunDir
 
 
 def fragile(n: int) -> int:
@@ -38,7 +38,7 @@ import importlib.util, os, signal, sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name != "sensloc.pixels":
+        if name != "sensloc.images.decode":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sensloc.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
+from sensloc.methods.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
 
 LAW = settings(max_examples=50, deadline=None, derandomize=True)
 

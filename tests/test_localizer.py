@@ -14,15 +14,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import job
 
-from sensloc.confidence import calibration_error
 from sensloc.config import Images, Resources, WebDataset
 from sensloc.datasets import reader_for
 from sensloc.datasets.plain import Unboxed
 from sensloc.datasets.voc_xml import parse
-from sensloc.images import ImageError
-from sensloc.localizer import Localizer, LocalizerError, read_facts
-from sensloc.run import RunDir, RunError
+from sensloc.images.fetch import ImageError
+from sensloc.prediction.confidence import calibration_error
+from sensloc.prediction.localizer import Localizer, LocalizerError, read_facts
 from sensloc.stages.predict import images_at, predict, prediction
+from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

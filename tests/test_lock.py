@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from sensloc import lock
-from sensloc.lock import LockedError
+from sensloc.store import lock
+from sensloc.store.lock import LockedError
 
 BEAT = 0.05
 

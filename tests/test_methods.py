@@ -7,30 +7,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sensloc import tables
 from sensloc.boxes import Boxes, iou, largest, tidy
-from sensloc.corloc import count_correct
-from sensloc.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
-from sensloc.methods.constant import (
-    ClassBox,
-    ConstantBox,
-    centre_mean,
-    class_means,
-    tuned,
-)
-from sensloc.methods.learned import (
+from sensloc.comparison.fit import class_sums
+from sensloc.methods.constant import ClassBox, ConstantBox, centre_mean, class_means, tuned
+from sensloc.methods.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
+from sensloc.methods.linear import (
     LinearBox,
     choose_factors,
     choose_ridge,
-    column,
-    complete,
     features,
     ridge_candidates,
     size_candidates,
     targets,
-    truth,
 )
-from sensloc.stages.fit_methods import class_sums
+from sensloc.rows import complete, true_boxes, vectors
+from sensloc.scoring.corloc import count_correct
+from sensloc.store import tables
 
 GRID = 14
 
@@ -71,7 +63,7 @@ def masks(boxes: list[Boxes]) -> np.ndarray:
 
 def corloc(boxes: Boxes, rows: pa.Table, threshold: float = 0.5) -> float:
     """In percent."""
-    return 100 * count_correct(boxes, truth(rows), threshold) / len(rows)
+    return 100 * count_correct(boxes, true_boxes(rows), threshold) / len(rows)
 
 
 # ------------------------------------------------------------------------------- features
@@ -104,7 +96,7 @@ def test_no_rows_have_no_features(normalise: str):
     for empty in (rows.slice(0, 0), rows.filter(pc.greater(rows["map_scale"], 9))):
         assert features(empty, normalise).shape == (0, 4)
         assert targets(empty).shape == (0, 4)
-        assert truth(empty) == []
+        assert true_boxes(empty) == []
 
 
 def test_a_column_is_read_whole_from_any_part_of_a_table():
@@ -112,15 +104,15 @@ def test_a_column_is_read_whole_from_any_part_of_a_table():
     rows = table(maps, BOX * 6)
     chunked = pa.concat_tables([rows.slice(0, 2), rows.slice(2, 1), rows.slice(3)])
     for one in (rows, chunked):
-        assert np.array_equal(column(one, "map"), maps)
-        assert np.array_equal(column(one.slice(1, 3), "map"), maps[1:4])
-        assert np.array_equal(column(one.take([5, 0]), "map"), maps[[5, 0]])
+        assert np.array_equal(vectors(one, "map"), maps)
+        assert np.array_equal(vectors(one.slice(1, 3), "map"), maps[1:4])
+        assert np.array_equal(vectors(one.take([5, 0]), "map"), maps[[5, 0]])
 
 
 def test_a_missing_map_is_refused():
     rows = pa.table({"map": pa.array([[1.0, 2.0], None], pa.list_(pa.float16(), 2))})
     with pytest.raises(ValueError, match="column map has 1 nulls"):
-        column(rows, "map")
+        vectors(rows, "map")
 
 
 def two_columns(n: int = 5) -> pa.Table:
@@ -164,14 +156,14 @@ def test_the_target_is_the_largest_box():
     ]
     rows = table(np.ones((2, 4)), boxes)
     assert np.array_equal(targets(rows), [[0.25, 0.25, 1, 1], [0, 0, 0.5, 0.5]])
-    assert all(np.array_equal(a, b) for a, b in zip(truth(rows), boxes, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(true_boxes(rows), boxes, strict=True))
 
 
 def test_targets_are_on_the_exact_grid():
     rows = table(np.ones((50, 4)), random_boxes(50))
     found = targets(rows)
     assert np.array_equal(found, quantise(found))
-    assert np.abs(found - [largest(b) for b in truth(rows)]).max() <= QUANTUM / 2
+    assert np.abs(found - [largest(b) for b in true_boxes(rows)]).max() <= QUANTUM / 2
 
 
 # ------------------------------------------------------------------------------- constant boxes
@@ -298,8 +290,8 @@ def test_perfect_maps_give_the_boxes():
     """Where the map says everything, the method must be far better than any constant box."""
     train, test = (table(masks(b), b) for b in (random_boxes(2000), random_boxes(500, 1)))
     learned = corloc(fitted(train).predict(test), test)
-    constant = corloc(tuned(truth(train), 0.5).predict(test), test)
-    shuffled = table(masks(random_boxes(500, 2)), truth(test))
+    constant = corloc(tuned(true_boxes(train), 0.5).predict(test), test)
+    shuffled = table(masks(random_boxes(500, 2)), true_boxes(test))
     assert learned > 75
     assert learned > constant + 30
     assert corloc(fitted(train).predict(shuffled), shuffled) < constant
@@ -385,9 +377,9 @@ def test_calibration_is_never_worse_where_it_is_chosen():
     rows = table(noisy, boxes)
     linear, sizes = fitted(rows, 1.0).linear, (0.8, 1.0, 1.2, 1.5)
     candidates = size_candidates(linear, sizes, features(rows, "l2"))
-    counts = count_correct(candidates, truth(rows), 0.5)
+    counts = count_correct(candidates, true_boxes(rows), 0.5)
     factors = choose_factors(sizes, counts)
     calibrated = LinearBox(linear, "l2", factors).predict(rows)
-    assert count_correct(calibrated, truth(rows), 0.5) == counts.max()
+    assert count_correct(calibrated, true_boxes(rows), 0.5) == counts.max()
     assert corloc(calibrated, rows) >= corloc(LinearBox(linear, "l2").predict(rows), rows)
     assert factors != (1.0, 1.0)  # least squares shrinks boxes

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensloc.boxes import Boxes, iou
-from sensloc.methods import objectness
-from sensloc.methods.objectness import (
+from sensloc.baselines import objectness
+from sensloc.baselines.objectness import (
     BINS,
     CC_CANDIDATES,
     MS_CANDIDATES,
@@ -42,6 +41,7 @@ from sensloc.methods.objectness import (
     superpixels,
     window_saliency,
 )
+from sensloc.boxes import Boxes, iou
 
 SIDE = 64
 

@@ -14,11 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sensloc.boxes import Boxes, iou, unit_boxes
-from sensloc.config import ImageNet
-from sensloc.datasets import reader_for
-from sensloc.images import inspect
-from sensloc.methods.objectness import (
+from sensloc.baselines.objectness import (
     Objectness,
     Pixels,
     fit,
@@ -28,7 +24,11 @@ from sensloc.methods.objectness import (
     recall,
     score_windows,
 )
-from sensloc.pixels import decode
+from sensloc.boxes import Boxes, iou, unit_boxes
+from sensloc.config import ImageNet
+from sensloc.datasets import reader_for
+from sensloc.images.decode import decode
+from sensloc.images.fetch import inspect
 
 SIDE = 128
 AT = (10, 100, 1000)

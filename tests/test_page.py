@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from sensloc import protocol
 from sensloc.methods import catalogue
-from sensloc.page import charts, gallery
-from sensloc.page.build import shown
-from sensloc.page.tally import COLUMNS, STEPS, by, curve, tally
-from sensloc.run import RunDir, RunError
+from sensloc.report.page import charts, gallery
+from sensloc.report.page.build import shown
+from sensloc.scoring import paired
+from sensloc.scoring.counts import COLUMNS, STEPS, by, curve, tally
 from sensloc.stages.report import report
+from sensloc.store.run import RunDir, RunError
 
 # --------------------------------------------------------------------------- counting
 
@@ -81,13 +81,13 @@ def test_counts_by_hand() -> None:
 def test_the_counts_are_the_protocols(small_run: RunDir) -> None:
     rows = pq.read_table(small_run.path("predictions"))
     methods = list(dict.fromkeys(rows["method"].to_pylist()))
-    judged = protocol.Judged.from_table(rows, methods)
+    judged = paired.Judged.from_table(rows, methods)
     counts = tally([rows.slice(i, 37) for i in range(0, len(rows), 37)])
     thresholds = [k / STEPS for k in range(STEPS + 1)]
-    for mine, method in zip(protocol.iou_curve(judged, thresholds), methods, strict=True):
+    for mine, method in zip(paired.iou_curve(judged, thresholds), methods, strict=True):
         assert curve(counts, method)[50] == mine[50]
         assert np.abs(curve(counts, method) - mine).max() <= 100 / len(judged.iou[0])
-    groups = protocol.breakdown(judged, 100, 0).to_pylist()
+    groups = paired.breakdown(judged, 100, 0).to_pylist()
     said = {(r["method"], r["group"]): (r["n_images"], r["n_correct"]) for r in groups}
     for row in by(counts, "method", "group"):
         assert said[row["method"], row["group"]] == (row["n"], row["correct"])

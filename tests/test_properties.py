@@ -19,10 +19,10 @@ from test_boxes import LATTICE, lattice_boxes
 from test_datasets import LAYOUTS, Files, reader, store
 
 from sensloc.boxes import BoxError, iou, unit_boxes
-from sensloc.datasets import Annotation, DatasetError
+from sensloc.datasets import Annotation
 from sensloc.datasets.files import main_class
 from sensloc.datasets.voc_xml import parse
-from sensloc.errors import one_line
+from sensloc.errors import DatasetError, one_line
 from sensloc.stages.pack import tars
 
 LAW = settings(max_examples=100, deadline=None)

@@ -6,10 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensloc import tables
 from sensloc.boxes import iou
-from sensloc.corloc import best_iou
-from sensloc.methods.learned import truth
 from sensloc.methods.proposal import (
     BestProposal,
     ChosenProposal,
@@ -17,6 +14,9 @@ from sensloc.methods.proposal import (
     RandomProposal,
     proposed,
 )
+from sensloc.rows import true_boxes
+from sensloc.scoring.corloc import best_iou
+from sensloc.store import tables
 
 LEFT, RIGHT, TOP = [0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]
 WHOLE, SMALL = [0, 0, 1, 1], [0.25, 0.25, 0.5, 0.5]
@@ -102,8 +102,8 @@ def test_none_is_better_than_the_best(seed: int):
     corners = np.sort(rng.random((2, 3, 5, 2, 2)), axis=-2).reshape(2, 3, 5, 4)
     proposals = [list(map(list, b[: rng.integers(1, 6)])) for b in corners[0]]
     rows = table(["a", "b", "c"], proposals, [list(map(list, b[:2])) for b in corners[1]])
-    best = best_iou(BestProposal().predict(rows), truth(rows))
+    best = best_iou(BestProposal().predict(rows), true_boxes(rows))
     for method in (FirstProposal(), RandomProposal(0)):
-        assert (best >= best_iou(method.predict(rows), truth(rows))).all()
-    for found, boxes, true in zip(best, proposed(rows), truth(rows), strict=True):
+        assert (best >= best_iou(method.predict(rows), true_boxes(rows))).all()
+    for found, boxes, true in zip(best, proposed(rows), true_boxes(rows), strict=True):
         assert found == iou(boxes[:, None], true[None]).max()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensloc.corloc import share
-from sensloc.protocol import (
+from sensloc.scoring.corloc import share
+from sensloc.scoring.paired import (
     ACCURACY,
     AREA_GROUPS,
     BREAKDOWN,

@@ -18,10 +18,11 @@ from conftest import ROOT
 from PIL import Image
 
 from sensloc.boxes import unit_boxes
-from sensloc.classifiers import load_network, prepare
 from sensloc.config import ImageNet, TinyImageNet, load_config
 from sensloc.datasets import Annotation, reader_for
-from sensloc.images import inspect
+from sensloc.images.fetch import inspect
+from sensloc.networks.prepare import prepare
+from sensloc.networks.sources import load_network
 from sensloc.rehearsal import RehearsalError, make_dataset, tiny_network
 from sensloc.rehearsal.dataset import numbered
 from sensloc.rehearsal.figures import Figure, figures, line, markdown, table

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sensloc.config import Config
-from sensloc.run import RunDir, RunError
+from sensloc.store.run import RunDir, RunError
 
 
 def config(output: str, **more: object) -> Config:

@@ -15,7 +15,7 @@ from sensloc.boxes import iou, unit_boxes
 from sensloc.config import Scenes
 from sensloc.datasets.annotation import Annotation
 from sensloc.datasets.scenes import DIGIT, SIZE, ScenesReader, layers, render
-from sensloc.scene_net import scene_net, train
+from sensloc.networks.scene_net import scene_net, train
 
 NORMALISATION = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 

@@ -21,10 +21,9 @@ from conftest import ROOT
 from test_classifiers import Malicious
 from test_datasets import reader
 
-from sensloc.classes import ClassifierError
-from sensloc.classifiers import read_state
-from sensloc.datasets import DatasetError
-from sensloc.least_squares import LinearMap
+from sensloc.errors import ClassifierError, DatasetError
+from sensloc.methods.least_squares import LinearMap
+from sensloc.networks.sources import read_state
 
 # ------------------------------------------------------------------------------- our code
 

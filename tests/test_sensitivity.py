@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensloc.classifiers import prepare
 from sensloc.config import Python
-from sensloc.sensitivity import (
+from sensloc.heatmaps.gradient import (
     PREDICTED,
     MapMaker,
     Maps,
@@ -17,6 +16,7 @@ from sensloc.sensitivity import (
     pool,
     sensitivity_map,
 )
+from sensloc.networks.prepare import prepare
 
 SIZE, CLASSES = 12, 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)

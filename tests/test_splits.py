@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensloc.datasets.annotation import DatasetError
-from sensloc.splits import NAMES, Split, key, keys, lowest
+from sensloc.datasets.split import NAMES, Split
+from sensloc.dice import key, keys, lowest
 
 LAW = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -118,8 +118,8 @@ def test_lowest_gives_exactly_n(values: list[int], data: st.DataObject):
     assert (array <= np.uint64(lowest(array, n))).sum() == n
 
 
-def test_more_images_than_there_are_is_an_error_that_names_the_key():
-    with pytest.raises(DatasetError, match=r"dataset\.n_images is 4.* 3 usable"):
+def test_more_than_there_are_cannot_be_drawn():
+    with pytest.raises(ValueError, match="the lowest 4 of 3"):
         lowest(np.arange(3, dtype=np.uint64), 4)
 
 

@@ -24,24 +24,26 @@ from conftest import ROOT, copied, small_config
 from PIL import Image
 
 from sensloc.boxes import iou
-from sensloc.classifiers import load_network, prepare
+from sensloc.comparison.compare import compare
 from sensloc.config import Compare, load_config
-from sensloc.datasets import DatasetError
-from sensloc.least_squares import LinearMap, NormalEquations
-from sensloc.methods import constant, learned
-from sensloc.pixels import decode
-from sensloc.run import RunDir, RunError
-from sensloc.sensitivity import MapMaker
-from sensloc.splits import keys
-from sensloc.stages import ray_data
+from sensloc.dice import keys
+from sensloc.engine import cluster
+from sensloc.errors import DatasetError
+from sensloc.heatmaps.gradient import MapMaker
+from sensloc.images.decode import decode
+from sensloc.methods import constant, linear
+from sensloc.methods.least_squares import LinearMap, NormalEquations
+from sensloc.networks.prepare import prepare
+from sensloc.networks.sources import load_network
+from sensloc.report.status import Code, status
+from sensloc.rows import true_boxes, vectors
 from sensloc.stages.classifier import classifier
-from sensloc.stages.compare import compare
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
-from sensloc.stages.localize import localize
 from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.sensitivity import sensitivity
-from sensloc.status import Code, status
+from sensloc.stages.whole_run import localize
+from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -102,7 +104,7 @@ def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
 
 @ray.remote(num_cpus=0.25)
 def _sums(rows: pa.Table) -> NormalEquations:
-    return NormalEquations.from_batch(learned.features(rows, "l2"), learned.targets(rows))
+    return NormalEquations.from_batch(linear.features(rows, "l2"), linear.targets(rows))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -130,7 +132,7 @@ def test_the_tuned_box_sees_so_many_images_at_most(
     drawn = keys(whole["image_id"].to_pylist(), 0) <= 100 / len(whole) * 2.0**64
     assert facts["constant_tuned_on"] == drawn.sum()
     assert 50 < drawn.sum() < 150
-    truth = learned.truth(whole.filter(pa.array(drawn)))
+    truth = true_boxes(whole.filter(pa.array(drawn)))
     assert tuple(facts["constant_tuned"]) == constant.tuned(truth, copy.config.evaluate.iou).box
 
 
@@ -138,7 +140,7 @@ def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:
     from sklearn.linear_model import Ridge
 
     rows, fitted = rows_of(small_run, "train"), LinearMap.load(small_run.at("linear_map"))
-    x, y = learned.features(rows, "l2"), learned.targets(rows)
+    x, y = linear.features(rows, "l2"), linear.targets(rows)
     ridge = Ridge(alpha=fitted.ridge * len(x), solver="svd").fit(x, y)
     assert np.allclose(fitted.coef_, ridge.coef_, atol=1e-9)
     assert np.allclose(fitted.intercept_, ridge.intercept_, atol=1e-9)
@@ -150,10 +152,8 @@ def test_predictions_equal_the_plain_methods(small_run: RunDir) -> None:
         mine = predictions.filter(pc.equal(predictions["method"], name))
         assert mine["image_id"].equals(rows["image_id"])
         boxes = method.predict(rows).astype(np.float32)
-        assert np.array_equal(learned.column(mine, "box"), boxes)
-        best = [
-            iou(box, truth).max() for box, truth in zip(boxes, learned.truth(rows), strict=True)
-        ]
+        assert np.array_equal(vectors(mine, "box"), boxes)
+        best = [iou(box, truth).max() for box, truth in zip(boxes, true_boxes(rows), strict=True)]
         assert np.allclose(mine["iou"], best, atol=1e-6)
         assert mine["correct"].to_pylist() == [value >= 0.5 for value in best]
 
@@ -557,9 +557,9 @@ def test_a_run_on_an_object_store_equals_a_local_one(
         "predictions": ["image_id", "method", "box", "iou"],
     }.items():
         by = [(name, "ascending") for name in ("image_id", "method") if name in columns]
-        there = ray_data.load(stored, stored.files(stage), columns).sort_by(by)
+        there = cluster.load(stored, stored.files(stage), columns).sort_by(by)
         assert there.equals(table(small_run, stage).select(columns))
-    judged = ray_data.load(stored, stored.files("compare/predictions"), None)
+    judged = cluster.load(stored, stored.files("compare/predictions"), None)
     assert judged.group_by("method").aggregate([("image_id", "count_distinct")]).sort_by(
         "method"
     ).to_pylist() == [

@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT
 from test_run import config
 
-from sensloc.run import STAGES, RunDir
-from sensloc.status import Code, status
+from sensloc.report.status import Code, status
+from sensloc.store.run import STAGES, RunDir
 
 
 @pytest.fixture

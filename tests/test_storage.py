@@ -18,12 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensloc import images
 from sensloc.config import WebDataset
 from sensloc.datasets.webdataset import WebDatasetReader
 from sensloc.errors import SenslocError, StorageError, one_line
-from sensloc.images import MAX_BLOCK, MAX_GAP, TRIES, ImageError, content_hash, fetch, read_range
-from sensloc.pixels import read
+from sensloc.images import fetch as images
+from sensloc.images.decode import read
+from sensloc.images.fetch import (
+    MAX_BLOCK,
+    MAX_GAP,
+    TRIES,
+    ImageError,
+    content_hash,
+    fetch,
+    read_range,
+)
 
 SHARD = np.random.default_rng(0).bytes(3 * MAX_GAP)
 

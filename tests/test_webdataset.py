@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensloc.config import Config, WebDataset
-from sensloc.datasets import Annotation, DatasetError, reader_for
+from sensloc.datasets import Annotation, reader_for
 from sensloc.datasets.webdataset import WebDatasetReader
-from sensloc.images import fetch
-from sensloc.run import RunDir
+from sensloc.errors import DatasetError
+from sensloc.images.fetch import fetch
 from sensloc.stages import pack as packing
 from sensloc.stages.manifest import manifest
 from sensloc.stages.pack import pack
+from sensloc.store.run import RunDir
 
 Members = list[tuple[str, bytes]]
 

@@ -13,7 +13,7 @@ from sensloc.config import (
     Voc,
     WebDataset,
 )
-from sensloc.datasets.annotation import Annotation, DatasetError, Reader
+from sensloc.datasets.annotation import Annotation, Reader
 from sensloc.datasets.coco import CocoReader
 from sensloc.datasets.imagenet import ImageNetReader
 from sensloc.datasets.plain import ImagesReader
@@ -21,6 +21,7 @@ from sensloc.datasets.table import TableReader
 from sensloc.datasets.tiny_imagenet import TinyImageNetReader
 from sensloc.datasets.voc import VocReader
 from sensloc.datasets.webdataset import WebDatasetReader
+from sensloc.errors import DatasetError
 
 __all__ = ["Annotation", "DatasetError", "Reader", "reader_for"]
 

@@ -5,17 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sensloc.boxes import Convention
-from sensloc.errors import SenslocError, one_line
+from sensloc.errors import one_line
 
 Unit = dict[str, Any]
 """One piece of reading work: a small dict of plain values (str, int, list of them)."""
-
-
-class DatasetError(SenslocError):
-    """The data set as a whole cannot be read: the message names the file and what to do."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message, 2000))
 
 
 @dataclass(frozen=True)

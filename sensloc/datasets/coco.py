@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensloc.config import Coco
-from sensloc.datasets.annotation import Annotation, DatasetError, Unit
+from sensloc.datasets.annotation import Annotation, Unit
 from sensloc.datasets.files import (
     Object,
     Tree,
@@ -20,6 +20,7 @@ from sensloc.datasets.files import (
     require_known,
     shown,
 )
+from sensloc.errors import DatasetError
 
 LISTS = ("images", "annotations", "categories")
 

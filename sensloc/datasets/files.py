@@ -14,8 +14,7 @@ import fsspec.core
 import fsspec.utils
 
 from sensloc.boxes import Convention
-from sensloc.datasets.annotation import DatasetError
-from sensloc.errors import one_line
+from sensloc.errors import DatasetError, one_line
 
 MOST_PIXELS = 2**31 - 1
 """A larger width or height is none: image formats and tables have 31 bits for it."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sensloc.config import ImageNet
-from sensloc.datasets.annotation import Annotation, DatasetError, Unit
+from sensloc.datasets.annotation import Annotation, Unit
 from sensloc.datasets.files import (
     IMAGE_SUFFIXES,
     Object,
@@ -29,6 +29,7 @@ from sensloc.datasets.files import (
     stem,
 )
 from sensloc.datasets.voc_xml import Found, list_pairs, read_pairs
+from sensloc.errors import DatasetError
 
 DATA = "ILSVRC/Data/CLS-LOC"
 XML = "ILSVRC/Annotations/CLS-LOC"

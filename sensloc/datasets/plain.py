@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensloc.config import Images
-from sensloc.datasets.annotation import Annotation, DatasetError, Reader, Unit
+from sensloc.datasets.annotation import Annotation, Reader, Unit
 from sensloc.datasets.files import IMAGE_SUFFIXES, Tree, chunks, inside, shown
 from sensloc.datasets.table import UNREADABLE, is_plain, lines
+from sensloc.errors import DatasetError
 
 NO_BOX = "no box"
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sensloc.config import Table
-from sensloc.datasets.annotation import Annotation, DatasetError, Unit
+from sensloc.datasets.annotation import Annotation, Unit
 from sensloc.datasets.files import (
     Object,
     Tree,
@@ -23,6 +23,7 @@ from sensloc.datasets.files import (
     require_known,
     shown,
 )
+from sensloc.errors import DatasetError
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("uri", "label", *CORNERS)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sensloc.config import TinyImageNet
-from sensloc.datasets.annotation import Annotation, DatasetError, Unit
+from sensloc.datasets.annotation import Annotation, Unit
 from sensloc.datasets.files import (
     IMAGE_SUFFIXES,
     Object,
@@ -24,6 +24,7 @@ from sensloc.datasets.files import (
     require_known,
     stem,
 )
+from sensloc.errors import DatasetError
 
 
 @dataclass(frozen=True)

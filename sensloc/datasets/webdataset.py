@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from sensloc.boxes import Convention
 from sensloc.config import WebDataset
-from sensloc.datasets.annotation import Annotation, DatasetError, Unit
+from sensloc.datasets.annotation import Annotation, Unit
 from sensloc.datasets.files import (
     IMAGE_SUFFIXES,
     Tree,
@@ -37,8 +37,8 @@ from sensloc.datasets.files import (
     shown,
 )
 from sensloc.datasets.voc_xml import parse
-from sensloc.errors import StorageError
-from sensloc.images import read_range
+from sensloc.errors import DatasetError, StorageError
+from sensloc.images.fetch import read_range
 
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 """Key and suffix. Other names, such as hidden files, are no part of a sample."""

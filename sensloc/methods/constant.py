@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sensloc.boxes import Boxes, largest, tidy
-from sensloc.corloc import best_iou
+from sensloc.scoring.corloc import best_iou
 
 CHUNK = 2_000_000
 """Candidate-image pairs scored at once: bounds the memory of ``tuned`` to about 200 MB."""

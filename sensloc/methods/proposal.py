@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from sensloc.boxes import Boxes
-from sensloc.corloc import best_iou
-from sensloc.methods.learned import truth
-from sensloc.splits import keys
+from sensloc.dice import keys
+from sensloc.rows import true_boxes
+from sensloc.scoring.corloc import best_iou
 
 
 def proposed(rows: pa.Table) -> list[Boxes]:
@@ -50,7 +50,7 @@ class BestProposal:
     def predict(self, rows: pa.Table) -> Boxes:
         """[n, 4]."""
         boxes = proposed(rows)
-        pairs = zip(boxes, truth(rows), strict=True)
+        pairs = zip(boxes, true_boxes(rows), strict=True)
         return _take(boxes, [best_iou(b[:, None], [t]).argmax() for b, t in pairs])
 
 

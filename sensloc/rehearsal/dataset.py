@@ -16,11 +16,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from sensloc.config import TinyImageNet
-from sensloc.datasets import Annotation, DatasetError, reader_for, voc_xml
+from sensloc.datasets import Annotation, reader_for, voc_xml
 from sensloc.datasets.files import chunks
 from sensloc.datasets.imagenet import DATA, NAMES, XML
-from sensloc.errors import SenslocError
-from sensloc.images import ImageError, fetch, inspect
+from sensloc.errors import DatasetError, SenslocError
+from sensloc.images.fetch import ImageError, fetch, inspect
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.rehearsal.measure import Job
-from sensloc.report import grid
+from sensloc.report.text import grid
 
 ALL_IMAGES = 14_197_122
 """Of the whole of ImageNet."""

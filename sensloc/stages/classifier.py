@@ -8,10 +8,10 @@ import ray
 import torch
 
 from sensloc.config import SceneNet
-from sensloc.images import ImageError, fetch
-from sensloc.pixels import decode
-from sensloc.run import RunDir, RunError
-from sensloc.stages import ray_data
+from sensloc.engine import cluster
+from sensloc.images.decode import decode
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ def classifier(run: RunDir) -> None:
 
 
 def _train_scene_net(run: RunDir) -> bytes:
-    from sensloc.scene_net import train
+    from sensloc.networks.scene_net import train
 
     config = run.config.classifier
     assert isinstance(config, SceneNet)
-    rows = ray_data.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
+    rows = cluster.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
     rows = rows.sort_by("image_id")
     pixels = [
         decode(data, config.input_size)

@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc import corloc, tables
 from sensloc.boxes import area, iou, largest
 from sensloc.config import Evaluate
-from sensloc.methods import Method, learned
-from sensloc.report import markdown
-from sensloc.run import RunDir, RunError
-from sensloc.stages import ray_data, units
+from sensloc.engine import cluster, units
+from sensloc.methods import Method
+from sensloc.report.text import markdown
+from sensloc.rows import true_boxes
+from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
+from sensloc.store import tables
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ def evaluate(run: RunDir) -> None:
         units.each_quick(run, "predictions", judged, judge, methods)
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
-        run.write("corloc/corloc.parquet", units.parquet(table, ray_data.stamp(run)))
+        run.write("corloc/corloc.parquet", units.parquet(table, cluster.stamp(run)))
         errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
         run.write("table.md", markdown(table, config, errors))
         facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
@@ -39,7 +41,7 @@ def evaluate(run: RunDir) -> None:
 def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
     """A file of the sensitivity table -> the predictions for its test images."""
     file = f"{run.path('sensitivity')}/{unit}.parquet"
-    rows = ray_data.load(run, [file], None, "test", errors=True)
+    rows = cluster.load(run, [file], None, "test", errors=True)
     return predict(rows, methods, run.config.evaluate.iou)
 
 
@@ -97,7 +99,7 @@ def _judged(rows: pa.Table, name: str, method: Method, threshold: float) -> pa.T
     """One method's predictions for rows without errors."""
     if len(rows) == 0:
         return tables.PREDICTIONS.empty_table()
-    truth = learned.truth(rows)
+    truth = true_boxes(rows)
     biggest = np.array([largest(boxes) for boxes in truth])
     boxes = np.asarray(method.predict(rows), np.float64)
     best = corloc.best_iou(boxes, truth)
@@ -127,7 +129,7 @@ def count(run: RunDir) -> pa.Table:
         RunError: no test image is left.
     """
     columns = ["method", "wnid", "class_name", "correct", "error"]
-    parts = list(ray_data.over_files(run, "predictions", columns, count_classes, errors=True))
+    parts = list(cluster.over_files(run, "predictions", columns, count_classes, errors=True))
     if not any(pc.sum(part["n_images"]).as_py() for part in parts):
         raise RunError(f"{run.at('sensitivity')}: no test image without an error")
     sums = [("n_images", "sum"), ("n_correct", "sum"), ("n_errors", "sum")]

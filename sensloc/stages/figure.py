@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow.compute as pc
 
-from sensloc.figure import Example, choose, contact_sheet
-from sensloc.images import ImageError
-from sensloc.pixels import read
-from sensloc.run import RunDir, RunError
-from sensloc.stages import ray_data
+from sensloc.engine import cluster
+from sensloc.images.decode import read
+from sensloc.images.fetch import ImageError
+from sensloc.report.sheet import Example, choose, contact_sheet
+from sensloc.store.run import RunDir, RunError
 
 METHOD = "sensitivity_calibrated"
 
@@ -25,12 +25,12 @@ def figure(run: RunDir) -> None:
 
 def _examples(run: RunDir) -> list[Example]:
     ours = pc.field("method") == METHOD
-    judged = ray_data.load(
+    judged = cluster.load(
         run, run.files("predictions"), ["image_id", "wnid", "correct", "box", "iou"], where=ours
     )
     drawn = choose(judged, run.config.evaluate.seed)
     predicted = {row["image_id"]: row for row in judged.to_pylist()}
-    rows = ray_data.load(
+    rows = cluster.load(
         run,
         run.files("sensitivity"),
         ["image_id", "uri", "content", "class_name", "wnid", "boxes", "map", "width", "height"],

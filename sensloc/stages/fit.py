@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from sensloc import corloc
 from sensloc.boxes import Boxes
-from sensloc.least_squares import LinearMap, NormalEquations
-from sensloc.methods import Method, constant, learned
-from sensloc.run import RunDir, RunError
-from sensloc.stages.ray_data import image_keys, over_files
+from sensloc.engine.cluster import image_keys, over_files
+from sensloc.methods import Method, constant, linear
+from sensloc.methods.least_squares import LinearMap, NormalEquations
+from sensloc.rows import complete, true_boxes
+from sensloc.scoring import corloc
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def fit(run: RunDir) -> None:
 
 def _some_truth(rows: pa.Table, share: float) -> list[Boxes]:
     """The boxes of a share of the images, drawn by their ids; all from 1 on."""
-    return learned.truth(rows.filter(pa.array(image_keys(rows) <= share * 2.0**64)))
+    return true_boxes(rows.filter(pa.array(image_keys(rows) <= share * 2.0**64)))
 
 
 def fit_linear(run: RunDir, stage: str, columns: Sequence[str]) -> Fitted:
@@ -110,34 +111,34 @@ def fit_linear(run: RunDir, stage: str, columns: Sequence[str]) -> Fitted:
             "error: the fit needs some of both"
         )
     path = sums.path(config.ridges)
-    by_ridge = sum(over("validation", _count, partial(learned.ridge_candidates, path), threshold))
-    linear = path[learned.choose_ridge(config.ridges, by_ridge)]
-    sizes = partial(learned.size_candidates, linear, config.size_factors)
+    by_ridge = sum(over("validation", _count, partial(linear.ridge_candidates, path), threshold))
+    chosen = path[linear.choose_ridge(config.ridges, by_ridge)]
+    sizes = partial(linear.size_candidates, chosen, config.size_factors)
     by_size = sum(over("validation", _count, sizes, threshold))
-    factors = learned.choose_factors(config.size_factors, by_size)
-    return Fitted(linear, factors, sums, n_validation, by_ridge, by_size)
+    factors = linear.choose_factors(config.size_factors, by_size)
+    return Fitted(chosen, factors, sums, n_validation, by_ridge, by_size)
 
 
-def _sums(rows: pa.Table, columns: Sequence[str], normalise: learned.Normalise) -> NormalEquations:
-    rows = learned.complete(rows, columns)
+def _sums(rows: pa.Table, columns: Sequence[str], normalise: linear.Normalise) -> NormalEquations:
+    rows = complete(rows, columns)
     return NormalEquations.from_batch(
-        learned.features(rows, normalise, columns), learned.targets(rows)
+        linear.features(rows, normalise, columns), linear.targets(rows)
     )
 
 
 def _count(
     rows: pa.Table,
     columns: Sequence[str],
-    normalise: learned.Normalise,
+    normalise: linear.Normalise,
     candidates: Callable[..., Boxes] | None,
     threshold: float,
 ) -> Any:
     """How many images each of the candidates gets right, int64 [candidates]; without: how many."""
-    rows = learned.complete(rows, columns)
+    rows = complete(rows, columns)
     if candidates is None:
         return len(rows)
-    inputs = learned.features(rows, normalise, columns)
-    return corloc.count_correct(candidates(inputs), learned.truth(rows), threshold)
+    inputs = linear.features(rows, normalise, columns)
+    return corloc.count_correct(candidates(inputs), true_boxes(rows), threshold)
 
 
 def fitted_methods(run: RunDir) -> dict[str, Method]:
@@ -149,6 +150,6 @@ def fitted_methods(run: RunDir) -> dict[str, Method]:
     return {
         "constant_mean": constant.ConstantBox(tuple(facts["constant_mean"])),
         "constant_tuned": constant.ConstantBox(tuple(facts["constant_tuned"])),
-        "sensitivity": learned.LinearBox(linear, normalise),
-        "sensitivity_calibrated": learned.LinearBox(linear, normalise, tuple(facts["factors"])),
+        "sensitivity": linear.LinearBox(linear, normalise),
+        "sensitivity_calibrated": linear.LinearBox(linear, normalise, tuple(facts["factors"])),
     }

@@ -11,20 +11,22 @@ import pyarrow.compute as pc
 import torch
 
 import sensloc
-from sensloc import corloc, tables
-from sensloc.classes import class_indices, class_names
-from sensloc.classifiers import prepare
-from sensloc.confidence import Confidence, calibration_error, evidence, reliability
 from sensloc.config import SceneNet
-from sensloc.images import ImageError
-from sensloc.localizer import FORMAT, Facts, Judged
-from sensloc.methods import learned
-from sensloc.pixels import read
-from sensloc.run import RunDir, RunError
-from sensloc.sensitivity import PREDICTED
-from sensloc.stages import ray_data, units
+from sensloc.engine import cluster, units
+from sensloc.heatmaps.gradient import PREDICTED
+from sensloc.images.decode import read
+from sensloc.images.fetch import ImageError
+from sensloc.methods import linear
+from sensloc.networks.classes import class_indices, class_names
+from sensloc.networks.prepare import prepare
+from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
+from sensloc.prediction.localizer import FORMAT, Facts, Judged
+from sensloc.rows import true_boxes, vectors
+from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
+from sensloc.store import tables
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,8 @@ def localizer(run: RunDir) -> None:
             actors=resources.actors,
         )
         columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
-        rows = ray_data.load(run, run.files(JUDGED), columns, errors=True)
-        errors = ray_data.errors_of(rows)
+        rows = cluster.load(run, run.files(JUDGED), columns, errors=True)
+        errors = cluster.errors_of(rows)
         parts = {name: _of(rows, name) for name in ("validation", "test")}
         if any(len(right) == 0 for _, right in parts.values()):
             raise RunError(f"{run.at(JUDGED)}: no validation or no test image without an error")
@@ -88,7 +90,7 @@ class Judge:
         device = "cuda" if config.resources.gpus_per_actor else "cpu"
         torch.set_num_threads(1)
         method = fitted_methods(run)[METHOD]
-        assert isinstance(method, learned.LinearBox)
+        assert isinstance(method, linear.LinearBox)
         self.run, self.method = run, method
         self.make = map_maker(run, prepare(load_network_of(run), config.classifier, device), device)
 
@@ -96,17 +98,17 @@ class Judge:
         """Rows of ``tables.JUDGED``."""
         file = f"{self.run.path('sensitivity')}/{unit}.parquet"
         held_out = pc.field("split").isin(["validation", "test"])
-        rows = ray_data.load(self.run, [file], list(COLUMNS), where=held_out).combine_chunks()
+        rows = cluster.load(self.run, [file], list(COLUMNS), where=held_out).combine_chunks()
         if len(rows) == 0:
             return tables.JUDGED.empty_table()
-        maps = learned.column(rows, "map").astype(np.float64)
+        maps = vectors(rows, "map").astype(np.float64)
         probability = np.array(rows["probability"], np.float64)
         errors: list[str | None] = [None] * len(rows)
         wrong = pc.not_equal(rows["predicted_index"], rows["class_index"])
         if self.run.config.sensitivity.label == "truth":
             self._predicted(rows, np.flatnonzero(wrong), maps, probability, errors)
-        boxes = self.method.of(learned.features_of([maps], self.run.config.fit.normalise))
-        iou = corloc.best_iou(boxes, learned.truth(rows))
+        boxes = self.method.of(linear.features_of([maps], self.run.config.fit.normalise))
+        iou = corloc.best_iou(boxes, true_boxes(rows))
         seen = evidence(probability, boxes, maps)
         right = pa.array(iou >= self.run.config.evaluate.iou)
         good = pa.array([error is None for error in errors])
@@ -153,7 +155,7 @@ def _ok(one: Any, i: int, errors: list[str | None]) -> bool:
 def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
     """Evidence [n, k] and outcomes [n] of one set's rows without errors."""
     mine = rows.filter((pc.field("split") == split) & pc.field("error").is_null())
-    return learned.column(mine, "evidence"), np.array(mine["correct"], bool)
+    return vectors(mine, "evidence"), np.array(mine["correct"], bool)
 
 
 def _judged(confidence: Confidence, seen: Any, right: Any) -> Judged:
@@ -171,9 +173,9 @@ def _judged(confidence: Confidence, seen: Any, right: Any) -> Judged:
 def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
     """``tables.CONFIDENCE``, as the bytes of its file."""
     good = rows.filter(pc.is_null(rows["error"])).sort_by("image_id")
-    chance = confidence(learned.column(good, "evidence")).astype(np.float32)
+    chance = confidence(vectors(good, "evidence")).astype(np.float32)
     table = good.drop_columns(["evidence", "error"]).append_column("confidence", pa.array(chance))
-    return units.parquet(table.cast(tables.CONFIDENCE), ray_data.stamp(run))
+    return units.parquet(table.cast(tables.CONFIDENCE), cluster.stamp(run))
 
 
 def _export(

@@ -21,16 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sensloc import tables
 from sensloc.boxes import BoxError, unit_boxes
-from sensloc.classes import class_indices
-from sensloc.datasets import DatasetError, Reader, reader_for
+from sensloc.datasets import Reader, reader_for
 from sensloc.datasets.annotation import Unit
-from sensloc.errors import one_line
-from sensloc.images import ImageError, fetch, inspect
-from sensloc.run import RunDir, RunError
-from sensloc.splits import Split, key, keys, lowest
-from sensloc.stages import ray_data, units
+from sensloc.datasets.split import Split
+from sensloc.dice import key, keys, lowest
+from sensloc.engine import cluster, units
+from sensloc.errors import DatasetError, one_line
+from sensloc.images.fetch import ImageError, fetch, inspect
+from sensloc.networks.classes import class_indices
+from sensloc.store import tables
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def manifest(run: RunDir) -> None:
         audit |= tally(run)
         audit |= {"left_out": dict(sorted(drawn.left_out.items())), "not_drawn": drawn.not_drawn}
         rows = audit["images"] + audit["errors"]
-        if rows != drawn.count or not ray_data.same_rows(run, "manifest", INSPECTED):
+        if rows != drawn.count or not cluster.same_rows(run, "manifest", INSPECTED):
             raise RunError(
                 f"{run.at('manifest')} does not hold each of {drawn.count} drawn images exactly "
                 "once: delete that run directory and begin anew"
@@ -168,7 +169,7 @@ def select(rows: pa.Table, seed: int, limit: int) -> pa.Table:
 def draw(run: RunDir) -> Drawn:
     """Count what is left out, refuse doubles, and find the key that ends the draw of n_images."""
     config = run.config.dataset
-    found = ray_data.by_file(
+    found = cluster.by_file(
         run, ANNOTATIONS, ["image_id", "left_out", "error"], _candidates, config.seed
     )
     left_out = sum((one for *_, one in found.values()), Counter[str]())
@@ -180,7 +181,12 @@ def draw(run: RunDir) -> Drawn:
             f"{config.root}: no image with a box in the layout "
             f"{config.layout!r} (left out: {dict(left_out)}): set dataset.root or --data"
         )
-    limit = (1 << 64) - 1 if config.n_images is None else lowest(usable, config.n_images)
+    wanted = config.n_images
+    if wanted is not None and wanted > len(usable):
+        raise DatasetError(
+            f"dataset.n_images is {wanted}, the data set has {len(usable)} usable images"
+        )
+    limit = (1 << 64) - 1 if wanted is None else lowest(usable, wanted)
     taken = {
         unit: positions[hashes <= np.uint64(limit)]
         for unit, (hashes, _, positions, _) in zip(
@@ -212,7 +218,7 @@ def _refuse_doubles(run: RunDir, every: npt.NDArray[np.uint64]) -> None:
         return
     found: dict[str, list[str]] = {}
     columns = ["image_id", "uri", "left_out"]
-    for rows in ray_data.over_files(
+    for rows in cluster.over_files(
         run, ANNOTATIONS, columns, _of, doubled, config.seed, errors=True
     ):
         for row in rows:
@@ -274,7 +280,7 @@ def fit_split(run: RunDir) -> tuple[Split, dict[str, Any]]:
     """Fit the split to the contents of the images, and count copies."""
     config = run.config
     columns = ["content", "wnid", "error"]
-    parts = list(ray_data.over_files(run, INSPECTED, columns, _contents, config.split.seed))
+    parts = list(cluster.over_files(run, INSPECTED, columns, _contents, config.split.seed))
     classes = sorted({wnid for *_, names in parts for wnid in names})
     if not classes:
         _refuse_errors(run)
@@ -302,7 +308,7 @@ def _contents(rows: pa.Table, seed: int) -> tuple[Any, Any, list[str]]:
 
 
 def _refuse_errors(run: RunDir) -> None:
-    found = ray_data.over_files(run, INSPECTED, ["error"], _errors, errors=True)
+    found = cluster.over_files(run, INSPECTED, ["error"], _errors, errors=True)
     errors = [reason for part in found for reason in part]
     raise DatasetError(
         f"{run.config.dataset.root}: all {len(errors)} images have errors, the first: "
@@ -317,7 +323,7 @@ def _errors(rows: pa.Table) -> list[str]:
 def assign(run: RunDir, unit: str, split: Split, classes: Mapping[str, int]) -> pa.Table:
     """A unit of ``work/inspected`` with split and class_index filled in."""
     file = f"{run.path(INSPECTED)}/{unit}.parquet"
-    out = ray_data.load(run, [file], None, errors=True).to_pylist()
+    out = cluster.load(run, [file], None, errors=True).to_pylist()
     for row in out:
         row["class_index"] = classes.get(row["wnid"])
         if row["error"] is None:
@@ -332,7 +338,7 @@ def tally(run: RunDir) -> dict[str, Any]:
     """What the finished table holds: integers and sums, so no order matters."""
     columns = ["wnid", "split", "content", "error"]
     classes, splits, hashes, first, n_errors = Counter[str](), Counter[str](), 0, list[str](), 0
-    for names, sets, total, errors, failed in ray_data.over_files(
+    for names, sets, total, errors, failed in cluster.over_files(
         run, "manifest", columns, _tally, errors=True
     ):
         classes, splits = classes + names, splits + sets

@@ -15,17 +15,20 @@ import ray
 import ray.data
 import torch
 
-from sensloc import exports, isolation, tables
 from sensloc.config import Config, Evaluate, Fit, Images, Resources, WebDataset, absolute
 from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.plain import Unboxed
-from sensloc.images import ImageError, fetch, open_image
-from sensloc.localizer import Facts, Localizer, read_facts
-from sensloc.pixels import Pixels, decode
-from sensloc.run import RunDir, RunError
-from sensloc.splits import key
-from sensloc.stages import manifest, ray_data, units
+from sensloc.dice import key
+from sensloc.engine import cluster, units
+from sensloc.images import isolation
+from sensloc.images.decode import Pixels, decode
+from sensloc.images.fetch import ImageError, fetch, open_image
+from sensloc.prediction import exports
+from sensloc.prediction.localizer import Facts, Localizer, read_facts
+from sensloc.stages import manifest
+from sensloc.store import tables
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +150,7 @@ def _make(
         .map(
             partial(look, run=run, drawn=drawn, size=size, isolated=isolated),
             num_cpus=resources.cpus_per_task,
-            ray_remote_args_fn=ray_data.for_tasks,
+            ray_remote_args_fn=cluster.for_tasks,
         )
         .map(
             PredictionActor,  # type: ignore[arg-type]
@@ -262,14 +265,14 @@ def _account(run: RunDir, images: int) -> dict[str, Any]:
     Raises:
         RunError: a row is lost, or there twice.
     """
-    ids = list(ray_data.over_files(run, BOXES, ["image_id"], ray_data.image_keys, errors=True))
+    ids = list(cluster.over_files(run, BOXES, ["image_id"], cluster.image_keys, errors=True))
     every = np.concatenate(ids)
     if not len(every) == len(np.unique(every)) == images:
         raise RunError(
             f"{run.at(BOXES)} does not hold each of {images} images exactly once: delete "
             f"{run.url} and begin anew"
         )
-    failed = ray_data.over_files(run, BOXES, ["error"], ray_data.errors_of, errors=True)
+    failed = cluster.over_files(run, BOXES, ["error"], cluster.errors_of, errors=True)
     return {"rows": len(every), "errors": sum(failed)}
 
 
@@ -285,13 +288,13 @@ def _export(run: RunDir, name: str, facts: Facts) -> None:
     with run.stage(name, OUTPUTS[name]):
         if name == "coco":
             columns = ["uri", "error", *EXPORTED]
-            rows = ray_data.load(run, run.files(BOXES), columns, errors=True).sort_by("image_id")
+            rows = cluster.load(run, run.files(BOXES), columns, errors=True).sort_by("image_id")
             by_part = (row for part in rows.to_batches(1000) for row in part.to_pylist())
             run.write("coco.json", exports.coco(by_part, facts))
             return
         written = [
             path
-            for part in ray_data.over_files(run, BOXES, list(EXPORTED), _write, run, name, facts)
+            for part in cluster.over_files(run, BOXES, list(EXPORTED), _write, run, name, facts)
             for path in part
         ]
         twice = [path for path, count in Counter(written).items() if count > 1]

@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from sensloc.classes import class_names
-from sensloc.least_squares import LinearMap
-from sensloc.localizer import read_facts
+from sensloc.dice import keys
+from sensloc.images.decode import read
 from sensloc.methods import catalogue
-from sensloc.page import gallery
-from sensloc.page.build import Found, page, shown
-from sensloc.page.render import render
-from sensloc.page.tally import COLUMNS, tally
-from sensloc.pixels import read
-from sensloc.run import RunDir
-from sensloc.splits import keys
+from sensloc.methods.least_squares import LinearMap
+from sensloc.networks.classes import class_names
+from sensloc.prediction.localizer import read_facts
+from sensloc.report.page import gallery
+from sensloc.report.page.build import Found, page, shown
+from sensloc.report.page.render import render
+from sensloc.scoring.counts import COLUMNS, tally
+from sensloc.store.run import RunDir
 
 COMPARED = ("table", "labels", "unseen")
 

@@ -15,15 +15,18 @@ import ray
 import torch
 from torch import nn
 
-from sensloc import classifiers, isolation, tables
-from sensloc.classifiers import load_network, prepare, weights_hash
 from sensloc.config import Config, SceneNet
-from sensloc.images import ImageError
-from sensloc.pixels import Pixels, read
-from sensloc.run import RunDir, RunError
-from sensloc.sensitivity import PREDICTED, Gradient, MapMaker, class_score_gradient
-from sensloc.splits import NAMES
-from sensloc.stages import ray_data, units
+from sensloc.datasets.split import NAMES
+from sensloc.engine import cluster, units
+from sensloc.heatmaps import gradient as gradients
+from sensloc.heatmaps.gradient import PREDICTED, Gradient, MapMaker, class_score_gradient
+from sensloc.images import isolation
+from sensloc.images.decode import Pixels, read
+from sensloc.images.fetch import ImageError
+from sensloc.networks.prepare import prepare, weights_hash
+from sensloc.networks.sources import load_network
+from sensloc.store import tables
+from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ def _make(run: RunDir, todo: Sequence[str], isolated: bool) -> None:
         .map(
             partial(decode_unit, run=run, isolated=isolated),
             num_cpus=resources.cpus_per_task,
-            ray_remote_args_fn=ray_data.for_tasks,
+            ray_remote_args_fn=cluster.for_tasks,
         )
         .map(
             SensitivityActor,  # type: ignore[arg-type]
@@ -139,7 +142,7 @@ def _read(pairs: Sequence[tuple[str, str]], config: Config) -> list[Pixels | Ima
 
 def _manifest_rows(run: RunDir, unit: str) -> pa.Table:
     file = f"{run.path('manifest')}/{unit}.parquet"
-    return ray_data.load(run, [file], None, errors=True).combine_chunks()
+    return cluster.load(run, [file], None, errors=True).combine_chunks()
 
 
 def load_network_of(run: RunDir) -> nn.Module:
@@ -153,7 +156,7 @@ def map_maker(
 ) -> MapMaker:
     """The run's way to make maps, of a network that is prepared."""
     config = run.config
-    return classifiers.map_maker(network, config.classifier, config.sensitivity, device, gradient)
+    return gradients.map_maker(network, config.classifier, config.sensitivity, device, gradient)
 
 
 class SensitivityActor:
@@ -221,13 +224,13 @@ def _account(run: RunDir, made: Sequence[str], seconds: float) -> dict[str, Any]
         made: units that this attempt made.
         seconds: that it took for them.
     """
-    if not ray_data.same_rows(run, "sensitivity", "manifest"):
+    if not cluster.same_rows(run, "sensitivity", "manifest"):
         raise RunError(
             f"{run.at('sensitivity')} does not hold every row of the manifest exactly once: run "
             "jobs/sensitivity.py again"
         )
     columns = ["split", "class_index", "predicted_index", "error"]
-    by_file = ray_data.by_file(run, "sensitivity", columns, _tally)
+    by_file = cluster.by_file(run, "sensitivity", columns, _tally)
     total = sum(by_file.values(), Counter[str]())
     ours = {f"{run.path('sensitivity')}/{unit}.parquet" for unit in made}
     rows = sum(counts["rows"] for file, counts in by_file.items() if file in ours)

@@ -9,9 +9,9 @@ from statistics import median
 from sensloc.config import WebDataset
 from sensloc.datasets import Annotation, reader_for
 from sensloc.datasets.files import chunks
-from sensloc.images import ImageError, fetch
-from sensloc.run import RunDir, RunError
+from sensloc.images.fetch import ImageError, fetch
 from sensloc.stages.pack import tars
+from sensloc.store.run import RunDir, RunError
 
 IMAGES = 2000
 """In the order of the data set."""

@@ -1,0 +1,1 @@
+"""Methods by others, written from their equations: objectness and co-localization."""

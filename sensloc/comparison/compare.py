@@ -1,0 +1,185 @@
+"""Every system of the paper's Table 1, baselines and controls, judged on the same test images."""
+
+import io
+import json
+import logging
+from collections.abc import Mapping
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import ray
+
+from sensloc.comparison.colocalize import colocalize
+from sensloc.comparison.draw import draw
+from sensloc.comparison.fit import Entry, fit_methods
+from sensloc.comparison.maps import MAPS, make_maps
+from sensloc.comparison.proposals import RECALL_AT, propose
+from sensloc.comparison.speed import milliseconds
+from sensloc.comparison.subsets import label_efficiency_and_unseen
+from sensloc.engine import cluster, units
+from sensloc.methods import catalogue, threshold
+from sensloc.report import comparison
+from sensloc.rows import complete, true_boxes
+from sensloc.scoring import paired
+from sensloc.stages.evaluate import predict
+from sensloc.store import provenance, tables
+from sensloc.store.run import RunDir, RunError
+
+log = logging.getLogger(__name__)
+
+PREDICTIONS = "compare/predictions"
+IDENTITY = "compare/identity.json"
+
+
+def compare(run: RunDir) -> str:
+    """A fitted run -> ``compare/``: predictions of every method, and tables.
+
+    What is there of the units (proposals, maps, classes, predictions) is not made again.
+
+    Returns:
+        The table, for a terminal.
+
+    Raises:
+        RunError: ``compare/`` holds another comparison, or the run is not fitted.
+    """
+    run.require("sensitivity", "fit")
+    _claim(run)
+    with run.stage("compare") as facts:
+        wanted = run.config.compare
+        taken = draw(run, train=wanted.train, validation=wanted.validation)
+        propose(run, taken)
+        make_maps(run, taken)
+        for method in catalogue.COLOCALIZATION:
+            if method in wanted.methods:
+                colocalize(run, method)
+        entries = fit_methods(run)
+        chosen = {name: entry.facts for name, entry in entries.items()}
+        units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries)
+        judged = paired.Judged.from_table(_predictions(run), list(entries))
+        ms = milliseconds(run, entries)
+        table = comparison.table(judged, chosen, _max_box_acc(run), ms, run.config)
+        labels, unseen = label_efficiency_and_unseen(run)
+        _write(run, judged, table, labels, unseen, _recall(run))
+        facts |= {"test_images": len(judged.image_id), "chosen": chosen}
+    log.info("compare: %d methods on %d images", len(entries), len(judged.image_id))
+    return comparison.text(table)
+
+
+def _claim(run: RunDir) -> None:
+    """Begin ``compare/``, or make sure that it was begun by this config on these maps."""
+    stages = run.stages()
+    mine = {
+        "compare": run.config.compare.identity,
+        "maps made": stages["sensitivity"]["begun"],
+        "linear map fitted": stages["fit"]["begun"],
+    }
+    if not run.exists(IDENTITY):
+        run.write(IDENTITY, json.dumps(mine, indent=2))
+        return
+    differs = provenance.differences(json.loads(run.read(IDENTITY)), mine)
+    if differs:
+        raise RunError(
+            f"{run.at('compare')} holds another comparison (what differs: {'; '.join(differs)}): "
+            "delete that folder, or choose another --output"
+        )
+
+
+# --------------------------------------------------------------------------- judging
+
+
+class Judge:
+    """All methods: a file of ``compare/maps`` in, predictions for its test images out."""
+
+    def __init__(self, run: RunDir, entries: Mapping[str, Entry]) -> None:
+        self.run, self.entries = run, entries
+
+    def __call__(self, unit: str) -> pa.Table:
+        """One row per test image and method."""
+        file = f"{self.run.path(MAPS)}/{unit}.parquet"
+        rows = cluster.load(self.run, [file], None, "test", errors=True)
+        ids = rows["image_id"].to_pylist()
+        for name, entry in self.entries.items():
+            if entry.choice is not None:
+                chosen = [entry.choice.get(image_id) for image_id in ids]
+                rows = rows.append_column(name, pa.array(chosen, pa.int32()))
+        return predict(
+            rows,
+            {name: entry.method for name, entry in self.entries.items()},
+            self.run.config.evaluate.iou,
+            {name: entry.reads for name, entry in self.entries.items()},
+        )
+
+
+def _predictions(run: RunDir) -> pa.Table:
+    columns = [name for name in tables.PREDICTIONS.names if name not in ("box", "split")]
+    return cluster.load(run, run.files(PREDICTIONS), columns, errors=True)
+
+
+def _max_box_acc(run: RunDir) -> dict[str, float]:
+    """MaxBoxAccV2 of the heat maps that are thresholded, over the test images."""
+    made: dict[str, float] = {}
+    for name in run.config.compare.methods:
+        if name not in catalogue.THRESHOLD:
+            continue
+        column = catalogue.THRESHOLD[name]
+        tasks = [
+            _max_box_acc_of.options(num_cpus=1).remote(run, file, column)
+            for file in run.files(MAPS)
+        ]
+        made[name] = reduce(threshold.MaxBoxAcc.merge, ray.get(tasks)).value
+    return made
+
+
+@ray.remote
+def _max_box_acc_of(run: RunDir, file: str, column: str) -> threshold.MaxBoxAcc:
+    rows = cluster.load(run, [file], [column, "boxes"], "test")
+    rows = complete(rows, [column])
+    if len(rows) == 0:
+        return threshold.MaxBoxAcc.zeros()
+    return threshold.MaxBoxAcc.from_batch(threshold.heatmaps(rows, column), true_boxes(rows))
+
+
+def _recall(run: RunDir) -> dict[str, float]:
+    """Recall of the objectness measure's proposals on the test images, in percent."""
+    rows = cluster.load(
+        run, run.files(MAPS), ["found", "boxes"], "test", where=pc.field("found").is_valid()
+    )
+    if len(rows) == 0:
+        return {}
+    objects = sum(pc.list_value_length(rows["boxes"]).to_pylist())
+    found = np.array(rows["found"].to_pylist()).sum(0)
+    return {str(k): 100 * float(v) / objects for k, v in zip(RECALL_AT, found, strict=True)}
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def _write(
+    run: RunDir,
+    judged: paired.Judged,
+    table: pa.Table,
+    labels: pa.Table,
+    unseen: pa.Table,
+    recall: Mapping[str, float],
+) -> None:
+    config, stamp = run.config.evaluate, cluster.stamp(run)
+    pairs = paired.all_differences(judged, config.bootstrap, config.seed, config.iou)
+    groups = paired.breakdown(judged, config.bootstrap, config.seed, config.iou)
+    written = {
+        "table": table,
+        "differences": pairs,
+        "breakdown": groups,
+        "labels": labels,
+        "unseen": unseen,
+    }
+    for name, rows in written.items():
+        run.write(f"compare/{name}.parquet", units.parquet(rows, stamp))
+    buffer = io.BytesIO()
+    pacsv.write_csv(table, buffer)
+    run.write("compare/table.csv", buffer.getvalue())
+    run.write(
+        "compare/table.md", comparison.markdown(table, groups, labels, unseen, recall, run.config)
+    )

@@ -1,0 +1,47 @@
+"""Which images a comparison takes: all of the test set, and some of the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sensloc.dice import keys, lowest
+from sensloc.engine import cluster
+from sensloc.store.run import RunDir
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A pure function from rows to those that take part.
+
+    Attributes:
+        seed: of the hash of an image's id.
+        limits: split -> the largest hash that takes part; a split that is absent is whole.
+    """
+
+    seed: int
+    limits: Mapping[str, int]
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """The rows that take part, of any that have an image_id and a split."""
+        if len(rows) == 0:
+            return rows
+        hashes = keys(rows["image_id"].to_pylist(), self.seed)
+        limits = [self.limits.get(s, 2**64 - 1) if s else -1 for s in rows["split"].to_pylist()]
+        return rows.filter(pa.array([h <= limit for h, limit in zip(hashes, limits, strict=True)]))
+
+
+def draw(run: RunDir, **wanted: int) -> Draw:
+    """The draw of so many images of each of the splits named; of all, where there are fewer."""
+    seed, limits = run.config.compare.seed, {}
+    for split, n in wanted.items():
+        parts = cluster.over_files(run, "sensitivity", ["image_id"], _keys, seed, split=split)
+        hashes = np.concatenate([*parts, np.empty(0, np.uint64)])
+        limits[split] = lowest(hashes, min(n, len(hashes))) if len(hashes) else -1
+    return Draw(seed, limits)
+
+
+def _keys(rows: pa.Table, seed: int) -> npt.NDArray[np.uint64]:
+    return keys(rows["image_id"].to_pylist(), seed)

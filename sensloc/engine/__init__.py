@@ -1,0 +1,1 @@
+"""The rooms that Ray works in: the connection, units of work, metrics."""

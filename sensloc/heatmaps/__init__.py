@@ -1,0 +1,1 @@
+"""Heat maps: what a classifier says about each place of an image."""

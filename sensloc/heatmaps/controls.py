@@ -1,0 +1,61 @@
+"""What a linear map is fed to learn what a sensitivity map is worth: controls and a ceiling."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sensloc.boxes import Boxes
+from sensloc.dice import keys
+
+Floats = npt.NDArray[np.floating]
+
+
+def pooled_image(pixels: npt.NDArray[np.uint8], grid: int) -> npt.NDArray[np.float32]:
+    """No network at all: the mean colour of each cell.
+
+    Args:
+        pixels: [n, S, S, 3].
+        grid: G.
+
+    Returns:
+        float32 [n, G * G * 3] in [0, 1].
+    """
+    edges = np.linspace(0, pixels.shape[1], grid + 1)
+    weights = cell_overlaps(edges[:-1], edges[1:], pixels.shape[1]).T
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    rows = np.einsum("gs,nstc->ngtc", weights, pixels.astype(np.float32) / 255, optimize=True)
+    cells = np.einsum("gt,nhtc->nhgc", weights, rows, optimize=True)
+    return np.asarray(cells.reshape(len(pixels), -1))
+
+
+def cell_overlaps(low: Floats, high: Floats, cells: int) -> Floats:
+    """How much of each of the cells [i, i + 1] lies in each interval: [n], [n] -> [cells, n]."""
+    edge = np.arange(cells)[:, None]
+    return np.asarray(np.clip(np.minimum(high, edge + 1) - np.maximum(low, edge), 0, None))
+
+
+def box_mask(boxes: Boxes, grid: int) -> Floats:
+    """The map that knows the answer: how much of each cell the box covers.
+
+    Args:
+        boxes: [n, 4] unit xyxy.
+        grid: G.
+
+    Returns:
+        [n, G * G] in [0, 1], row-major.
+    """
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).T * grid
+    across, down = cell_overlaps(x0, x1, grid), cell_overlaps(y0, y1, grid)
+    return np.asarray(np.einsum("yn,xn->nyx", down, across).reshape(len(boxes), -1))
+
+
+def partners(image_ids: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """For each image another one, drawn: the next in the order of a hash. [n] indices.
+
+    A permutation without fixed points, if there are two images or more.
+    """
+    order = np.argsort(keys(image_ids, seed), kind="stable")
+    partner = np.empty(len(order), np.int64)
+    partner[order] = np.roll(order, -1)
+    return partner

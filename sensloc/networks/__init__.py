@@ -1,0 +1,1 @@
+"""Classifiers: where they come from, and how they are made ready for gradients."""

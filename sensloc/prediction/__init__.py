@@ -1,0 +1,1 @@
+"""A fitted run as one small folder: boxes, confidence, exports."""

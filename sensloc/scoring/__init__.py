@@ -1,0 +1,1 @@
+"""CorLoc, counts and paired differences."""
