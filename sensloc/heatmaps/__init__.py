@@ -1,1 +1,68 @@
-"""Heat maps: what a classifier says about each place of an image."""
+"""Heat maps: what a classifier says about each place of an image.
+
+The registry, which imports no torch: the name of a heat map is the name of its file, whose function
+``reading(options)`` or, for a map of inner layers, ``reading(options, stride)`` says how it is read
+from a pass. Adding a heat map is that file and one line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+STRIDES = (8, 16, 32)
+"""Where inner layers are read: cells of so many pixels. A transformer has the stride of its
+patches."""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """An entry of the registry.
+
+    Attributes:
+        title: What it is called in tables.
+        inner: Whether it is read at an inner layer: its names end in the layer's stride.
+    """
+
+    title: str
+    inner: bool = False
+
+
+KINDS: Mapping[str, HeatMap] = {
+    "gradient": HeatMap("sensitivity map"),
+    "smoothgrad": HeatMap("SmoothGrad"),
+    "integrated": HeatMap("Integrated Gradients"),
+    "random": HeatMap("random network's map"),
+    "cam": HeatMap("CAM"),
+    "gradcam": HeatMap("Grad-CAM"),
+    "inner": HeatMap("inner sensitivity", inner=True),
+    "layercam": HeatMap("LayerCAM", inner=True),
+}
+"""By the name of the file."""
+
+MAIN = "gradient"
+"""The paper's, which every run makes."""
+
+
+def kind_and_stride(name: str) -> tuple[str, int | None]:
+    """Split the name of a heat map: "layercam_16" is ("layercam", 16), "cam" is ("cam", None).
+
+    Raises:
+        ValueError: There is no such heat map; the message says which there are.
+    """
+    kind, _, stride = name.rpartition("_")
+    if name in KINDS and not KINDS[name].inner:
+        return name, None
+    if kind in KINDS and KINDS[kind].inner and stride.isdecimal() and int(stride) > 1:
+        return kind, int(stride)
+    names = [f"{name}_<stride>" if kind.inner else name for name, kind in KINDS.items()]
+    raise ValueError(f"no heat map {name!r}; there are {', '.join(names)}")
+
+
+def title(name: str) -> str:
+    """Return what a heat map is called in tables."""
+    kind, stride = kind_and_stride(name)
+    return KINDS[kind].title + (f" at stride {stride}" if stride else "")
+
+
+def column(name: str) -> str:
+    """Return the column of a table that holds the heat map: ``map`` is the paper's."""
+    return "map" if name == MAIN else f"map_{name}"

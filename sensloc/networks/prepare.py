@@ -1,22 +1,113 @@
-"""A network made ready for gradients: frozen, its batch norms folded, placed. torch only."""
+"""A network made ready for gradients: frozen, its batch norms folded, placed, its taps found.
+
+torch only. What it computes stays what its source made of it.
+"""
 
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sensloc.config import AnyClassifier
 from sensloc.errors import ClassifierError
-from sensloc.networks.classes import class_indices
+from sensloc.networks.taps import PIXELS, Layout, Place, Tap, locate
 
 log = logging.getLogger(__name__)
 
+Precision = Literal["float32", "bfloat16"]
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready for gradients.
+
+    Attributes:
+        network: [n, 3, S, S] -> logits [n, classes]; in eval mode, frozen, on its device.
+        places: Where each of its taps is, and how that module's output is a grid.
+        marks: For each tap, the identity module in ``network`` that its output passes through.
+        head: The weights of the last linear layer [classes, C], if it reads the mean or the
+            maximum of the features at the tap ``FEATURES`` over all places; else None.
+        precision: Of its arithmetic, "float32" or "bfloat16".
+    """
+
+    network: nn.Module
+    places: Mapping[Tap, Place]
+    marks: Mapping[Tap, nn.Module]
+    head: Tensor | None
+    precision: Precision = "float32"
+
+
+def prepare(
+    network: nn.Module,
+    outputs: int,
+    input_size: int,
+    device: str = "cpu",
+    taps: Iterable[Tap] = (),
+    precision: Precision = "float32",
+) -> Prepared:
+    """Freeze, fold and place a network, after a pass that proves its output size.
+
+    Args:
+        network: As its source made it: [n, 3, S, S] -> logits.
+        outputs: How many classes the config names.
+        input_size: S.
+        device: Where the network goes.
+        taps: Where it will be read, beside its pixels and its logits.
+        precision: Of its arithmetic.
+
+    Returns:
+        The network in channels_last, batch norms folded into convolutions.
+
+    Raises:
+        ClassifierError: The network has another number of outputs, or no place for a tap.
+    """
+    network = network.eval().requires_grad_(False)
+    probe = torch.rand(1, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = network(probe).shape[-1]
+    if found != outputs:
+        raise ClassifierError(
+            f"classifier: the network has {found} outputs, classifier.classes {outputs} names"
+        )
+    return tapped(network, probe, taps, device, precision)
+
+
+def tapped(
+    network: nn.Module,
+    probe: Tensor,
+    taps: Iterable[Tap] = (),
+    device: str = "cpu",
+    precision: Precision = "float32",
+) -> Prepared:
+    """Fold and place a network that is frozen, and find its taps by an input [n, 3, S, S].
+
+    Raises:
+        ClassifierError: The network has no place for a tap.
+    """
+    taps = [tap for tap in taps if tap != PIXELS]
+    layout = locate(network, probe, taps) if taps else Layout({}, None)
+    head = network.get_submodule(layout.head).weight if layout.head else None
+    ready, marks = fold(network, probe, {place.module for place in layout.places.values()})
+    ready = ready.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Prepared(
+        network=ready,
+        places=layout.places,
+        marks={tap: marks[place.module] for tap, place in layout.places.items()},
+        head=head.to(device) if isinstance(head, Tensor) else None,
+        precision=precision,
+    )
+
 
 def weights_hash(network: nn.Module) -> str:
-    """32 hex digits: equal for two networks of the same modules and, to the bit, weights."""
+    """Return 32 hex digits that are equal for equal modules and, to the bit, weights."""
     digest = hashlib.blake2b(repr(network).encode(), digest_size=16)
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -24,63 +115,69 @@ def weights_hash(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def prepare(network: nn.Module, config: AnyClassifier, device: str = "cpu") -> nn.Module:
-    """Freeze, fold and place a network, after one pass that proves its output size.
+# --------------------------------------------------------------------------- folding
+
+
+def fold(
+    network: nn.Module, probe: Tensor, marked: Collection[str] = ()
+) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """Fold each batch norm into the convolution that alone feeds it: the same function, faster.
+
+    Args:
+        network: In eval mode.
+        probe: [n, 3, S, S], an input on which both must agree.
+        marked: Names of modules whose outputs shall pass through an identity module.
 
     Returns:
-        In eval mode, no parameter requires a gradient, batch norms folded into convolutions,
-        channels_last, on ``device``.
-
-    Raises:
-        ClassifierError: the network has another number of outputs than the config has classes.
+        A folded copy, or the network itself where it has no batch norm, or, which is logged, where
+        its forward cannot be traced (data-dependent control flow) or the folded one computes
+        something else (weights that are shared or computed, hooks). And the identity modules by
+        the names of the marked ones.
     """
-    network = network.eval().requires_grad_(False)
-    size, classes = config.input_size, len(class_indices(config))
-    probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        outputs = network(probe).shape[-1]
-    if outputs != classes:
-        raise ClassifierError(
-            f"classifier: the network has {outputs} outputs, classifier.classes {classes} names"
-        )
-    return fold(network, probe).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    marks: dict[str, nn.Module] = {name: nn.Identity() for name in sorted(marked)}
+    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        try:
+            folded = _folded(network, marks)
+            with torch.no_grad():
+                wanted, found = network(probe), folded(probe)
+            if (found - wanted).norm() <= 1e-3 * wanted.norm():
+                return folded, marks
+            reason = "the folded network computes something else"
+        except Exception as error:  # tracing and folding run user code: they may raise anything
+            reason = str(error)
+        kind = type(network).__name__
+        log.warning("%s is used without folding its batch norms: %s", kind, reason)
+    for name, mark in marks.items():
+        _pass_through(network.get_submodule(name), mark)
+    return network, marks
+
+
+def _pass_through(module: nn.Module, mark: nn.Module) -> None:
+    """Have a module's output go through an identity module."""
+    module.register_forward_hook(lambda _module, _inputs, output: mark(output))
 
 
 class _Tracer(fx.Tracer):
-    """Sees convolutions and batch norms whole, subclasses (timm's) too."""
+    """Sees convolutions and batch norms whole, subclasses (timm's) too, and notes every output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, fx.Node] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = isinstance(m, nn.Conv2d | nn.BatchNorm2d)
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
-
-def fold(network: nn.Module, probe: Tensor) -> nn.Module:
-    """Fold each batch norm into the convolution that alone feeds it: the same function, faster.
-
-    Args:
-        network: in eval mode.
-        probe: [n, 3, S, S], an input on which both must agree.
-
-    Returns:
-        A folded copy; or the network itself, which is said, where its forward cannot be traced
-        (data-dependent control flow) or the folded one computes something else (weights that
-        are shared or computed, hooks).
-    """
-    try:
-        folded = _folded(network)
-        with torch.no_grad():
-            wanted, found = network(probe), folded(probe)
-        if (found - wanted).norm() <= 1e-3 * wanted.norm():
-            return folded
-        reason = "the folded network computes something else"
-    except Exception as error:  # tracing and folding run user code: they may raise anything
-        reason = str(error)
-    log.warning("%s is used without folding its batch norms: %s", type(network).__name__, reason)
-    return network
+    def call_module(self, m: nn.Module, *call: Any) -> Any:
+        output = super().call_module(m, *call)
+        if isinstance(output, fx.Proxy):
+            self.outputs[self.path_of_module(m)] = output.node
+        return output
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    graph = _Tracer().trace(network)
+def _folded(network: nn.Module, marks: Mapping[str, nn.Module]) -> nn.Module:
+    tracer = _Tracer()
+    graph = tracer.trace(network)
     folded = fx.GraphModule(network, graph)
     modules = dict(folded.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
@@ -95,12 +192,18 @@ def _folded(network: nn.Module) -> nn.Module:
         if len(source.users) == calls[feeder] == calls[target] == 1:
             _replace(folded, modules, feeder, fuse_conv_bn_eval(convolution, norm))
             _replace(folded, modules, target, _after(norm))
+    folded.add_module("marks", nn.ModuleList(marks.values()))
+    for i, name in enumerate(marks):
+        marked = tracer.outputs[name]
+        with graph.inserting_after(marked):
+            mark = graph.call_module(f"marks.{i}", (marked,))
+        marked.replace_all_uses_with(mark, delete_user_cb=lambda user, mark=mark: user is not mark)
     folded.recompile()
     return folded.eval().requires_grad_(False)
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:
-    """What is left of a batch norm: the activation that timm packs into it, or nothing."""
+    """Return what is left of a batch norm: the activation that timm packs into it, or nothing."""
     activation = getattr(norm, "act", None)
     return activation if isinstance(activation, nn.Module) else nn.Identity()
 
@@ -109,3 +212,45 @@ def _replace(root: nn.Module, modules: dict[str, nn.Module], name: str, new: nn.
     parent, _, child = name.rpartition(".")
     setattr(root.get_submodule(parent), child, new)
     modules[name] = new
+
+
+# --------------------------------------------------------------------------- a control
+
+
+def randomised(network: nn.Module, seed: int) -> nn.Module:
+    """Forget all that the network learned: the same architecture with random weights, in place.
+
+    Convolutions and linear layers are drawn as by He et al. 2015, biases are 0, norms are as they
+    begin. What else is learned (class tokens, position embeddings, packed projections, layer
+    scales) is drawn with a standard deviation of 0.02, as transformers begin; of one dimension, 1.
+
+    Args:
+        network: Of any architecture.
+        seed: Of the draw.
+
+    Returns:
+        The network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, NORMS):
+                module.reset_parameters()
+            else:
+                _redraw(module)
+    return network
+
+
+def _redraw(module: nn.Module) -> None:
+    """Draw anew what a module of no known kind has learned itself, in place."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.02)
+        elif "bias" in name:
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.ones_(parameter)

@@ -1,28 +1,21 @@
 """The map is the derivative of the class score, and depends on nothing but the image."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sensloc.config import Python
-from sensloc.heatmaps.gradient import (
-    PREDICTED,
-    MapMaker,
-    Maps,
-    class_score_gradient,
-    pool,
-    sensitivity_map,
-)
-from sensloc.networks.prepare import prepare
+from sensloc.heatmaps.gradient import over_channels
+from sensloc.heatmaps.maker import MapMaker, pool, reading
+from sensloc.heatmaps.passes import PREDICTED, Options, look
+from sensloc.networks.prepare import prepare, tapped
+from sensloc.networks.taps import PIXELS
 
 SIZE, CLASSES = 12, 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)
-CONFIG = Python(
-    source="python", function="m:f", classes=tuple("abcde"), input_size=SIZE, mean=MEAN, std=STD
-)
 
 
 def linear() -> nn.Module:
@@ -54,9 +47,51 @@ def convolutional() -> nn.Module:
     return network.eval()
 
 
-def maker(network: nn.Module, batch_size: int = 8, **options: object) -> MapMaker:
-    ready = prepare(network, CONFIG)
-    return MapMaker(ready, MEAN, STD, batch_size, **{"grid": 6, **options})
+@dataclass(frozen=True)
+class Result:
+    """All that the maker says of a batch, without padding."""
+
+    predicted: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    map: npt.NDArray[np.float16]
+    scale: npt.NDArray[np.float32]
+
+    def __getitem__(self, index: object) -> "Result":
+        return Result(**{name: values[index] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A map maker of the gradient alone."""
+
+    make: MapMaker
+
+    def __call__(self, pixels: np.ndarray, labels: np.ndarray) -> Result:
+        seen = self.make(pixels, labels)
+        maps = seen.maps["gradient"]
+        return Result(seen.predicted, seen.score, seen.probability, maps.values, maps.scale)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.make.networks[0].network
+
+
+def maker(
+    network: nn.Module,
+    batch_size: int = 8,
+    grid: int = 6,
+    channels: str = "max",
+    precision: str = "float32",
+) -> Maker:
+    ready = prepare(network, CLASSES, SIZE, precision=precision)
+    readings = {"gradient": reading("gradient", Options(channels=channels))}
+    return Maker(MapMaker((ready,), readings, MEAN, STD, batch_size, grid))
+
+
+def gradient_and_logits(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    passed = look(tapped(network, x), x, labels)
+    return passed.sensitivity(PIXELS), passed.logits
 
 
 @pytest.fixture
@@ -69,16 +104,9 @@ def labels() -> np.ndarray:
     return np.array([0, 1, 2, 3, 4, 0, PREDICTED, 2])
 
 
-def rows(maps: Maps, index: object) -> Maps:
-    """Some images of a batch."""
-    return Maps(**{field.name: getattr(maps, field.name)[index] for field in fields(maps)})
-
-
-def same(a: Maps, b: Maps) -> bool:
+def same(a: Result, b: Result) -> bool:
     """To the bit."""
-    return all(
-        getattr(a, field.name).tobytes() == getattr(b, field.name).tobytes() for field in fields(a)
-    )
+    return all(vars(a)[name].tobytes() == vars(b)[name].tobytes() for name in vars(a))
 
 
 # ------------------------------------------------------------------------------- the gradient
@@ -87,7 +115,7 @@ def same(a: Maps, b: Maps) -> bool:
 def test_a_linear_classifiers_gradient_is_its_weights():
     network, x = linear(), torch.randn(4, 3, SIZE, SIZE)
     labels = torch.tensor([3, 0, 0, 4])
-    gradient, logits = class_score_gradient(network, x, labels)
+    gradient, logits = gradient_and_logits(network, x, labels)
     assert torch.equal(gradient, network[1].weight[labels].reshape(4, 3, SIZE, SIZE))
     assert torch.equal(logits, network(x))
 
@@ -104,7 +132,7 @@ def test_a_linear_classifiers_map_is_its_largest_weights(pixels: np.ndarray):
 def test_the_gradient_is_the_slope():
     network, labels = convolutional().double(), torch.tensor([1, 4])
     x, step = torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64), 1e-6
-    gradient, _ = class_score_gradient(network, x, labels)
+    gradient, _ = gradient_and_logits(network, x, labels)
     rng = np.random.default_rng(0)
     for c, i, j in zip(*(rng.integers(0, n, 10) for n in (3, SIZE, SIZE)), strict=True):
         nudge = torch.zeros_like(x)
@@ -117,9 +145,9 @@ def test_the_gradient_is_the_slope():
 def test_a_batch_is_a_loop():
     network, x = convolutional().double(), torch.randn(6, 3, SIZE, SIZE, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 3, 4, PREDICTED])
-    together, logits = class_score_gradient(network, x, labels)
+    together, logits = gradient_and_logits(network, x, labels)
     for i in range(6):
-        alone, score = class_score_gradient(network, x[i : i + 1], labels[i : i + 1])
+        alone, score = gradient_and_logits(network, x[i : i + 1], labels[i : i + 1])
         assert torch.allclose(together[i], alone[0], rtol=1e-6, atol=1e-9)
         assert torch.allclose(logits[i], score[0], rtol=1e-6)
 
@@ -127,8 +155,8 @@ def test_a_batch_is_a_loop():
 def test_predicted_is_the_class_of_the_highest_score():
     network, x = convolutional(), torch.randn(6, 3, SIZE, SIZE)
     best = network(x).argmax(1)
-    asked, _ = class_score_gradient(network, x, torch.full((6,), PREDICTED))
-    told, _ = class_score_gradient(network, x, best)
+    asked, _ = gradient_and_logits(network, x, torch.full((6,), PREDICTED))
+    told, _ = gradient_and_logits(network, x, best)
     assert torch.equal(asked, told)
 
 
@@ -148,8 +176,8 @@ def test_no_parameter_receives_a_gradient(pixels: np.ndarray, labels: np.ndarray
 @pytest.mark.parametrize("size", [1.0, 2.0**-30])
 def test_channels_by_hand(channels: str, expected: float, size: float):
     gradient = torch.tensor([3.0, -4.0, 0.0]).reshape(1, 3, 1, 1).expand(2, 3, 5, 7) * size
-    made = sensitivity_map(gradient, channels)
-    assert torch.equal(made, torch.full((2, 5, 7), expected * size))
+    found = over_channels(gradient, channels)
+    assert torch.equal(found, torch.full((2, 5, 7), expected * size))
 
 
 def test_pool_is_the_mean_of_each_cell():
@@ -157,6 +185,7 @@ def test_pool_is_the_mean_of_each_cell():
     by_hand = maps.reshape(2, 3, 2, 3, 2).mean((2, 4))
     assert torch.equal(pool(maps, 3), by_hand)
     assert torch.equal(pool(maps, 6), maps)
+    assert torch.equal(pool(maps, 7), maps), "a coarser map stays as it is"
     assert torch.equal(pool(maps, 1)[:, 0, 0], maps.mean((1, 2)))
 
 
@@ -168,7 +197,7 @@ def test_a_grid_that_does_not_divide_overlaps_its_cells():
 
 def test_the_pixels_are_normalised_per_channel():
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).expand(1, 2, 2, 3)
-    x = maker(linear()).normalise(pixels)
+    x = maker(linear()).make.normalise(pixels)
     assert x.shape == (1, 3, 2, 2)
     expected = [(0 - 0.5) / 0.25, (1 - 0.4) / 0.3, (0.2 - 0.3) / 0.2]
     assert torch.allclose(x[0, :, 0, 0], torch.tensor(expected))
@@ -178,16 +207,16 @@ def test_the_pixels_are_normalised_per_channel():
 def test_everything_that_is_returned_by_hand(pixels: np.ndarray, labels: np.ndarray, channels: str):
     make = maker(convolutional(), channels=channels)
     maps = make(pixels, labels)
-    x = make.normalise(torch.from_numpy(pixels))
-    gradient, logits = class_score_gradient(make.network, x, torch.from_numpy(labels))
+    x = make.make.normalise(torch.from_numpy(pixels))
+    gradient, logits = gradient_and_logits(make.network, x, torch.from_numpy(labels))
     index = np.where(labels == PREDICTED, logits.argmax(1).numpy(), labels)
-    raw = pool(sensitivity_map(gradient, channels), 6).flatten(1).numpy()
+    raw = pool(over_channels(gradient, channels), 6).flatten(1).numpy()
     assert np.array_equal(maps.predicted, logits.argmax(1).numpy())
     assert np.allclose(maps.score, logits.numpy()[range(8), index])
     assert np.allclose(maps.probability, logits.softmax(1).numpy()[range(8), index])
     assert np.allclose(maps.scale, raw.max(1))
     assert np.allclose(maps.map, raw / raw.max(1, keepdims=True), atol=2**-11)
-    kinds = {field.name: getattr(maps, field.name).dtype for field in fields(maps)}
+    kinds = {name: values.dtype for name, values in vars(maps).items()}
     assert kinds == {
         "predicted": np.int64, "score": np.float32, "probability": np.float32,
         "map": np.float16, "scale": np.float32,
@@ -213,8 +242,8 @@ def test_an_images_map_depends_on_nothing_but_the_image(
     whole = make(pixels, labels)
     for n in (1, 2, 5, 7, 8):
         chosen = rng.permutation(8)[:n]
-        assert same(make(pixels[chosen], labels[chosen]), rows(whole, chosen))
-    assert same(make(pixels[:0], labels[:0]), rows(whole, slice(0, 0)))
+        assert same(make(pixels[chosen], labels[chosen]), whole[chosen])
+    assert same(make(pixels[:0], labels[:0]), whole[:0])
 
 
 @pytest.mark.parametrize("memory", ["copied", "reversed", "read-only"])
@@ -225,7 +254,7 @@ def test_any_layout_of_the_pixels_will_do(memory: str, pixels: np.ndarray, label
         pixels.setflags(write=False)
         assert same(make(pixels, labels), whole)
     elif memory == "reversed":
-        assert same(make(pixels[::-1], labels[::-1]), rows(whole, slice(None, None, -1)))
+        assert same(make(pixels[::-1], labels[::-1]), whole[::-1])
     else:
         assert same(make(np.asfortranarray(pixels), labels.copy()), whole)
 
@@ -284,14 +313,22 @@ def test_bfloat16_is_close(pixels: np.ndarray, labels: np.ndarray):
         assert cosine.min() > least, name
 
 
-def test_the_maker_is_a_value():
-    make = maker(linear())
-    assert replace(make, grid=3).grid == 3
-    with pytest.raises(AttributeError):
-        make.grid = 3  # type: ignore[misc]
+def test_a_signed_map_is_stretched_from_its_minimum_to_its_maximum():
+    make = maker(linear()).make
+    by_hand = replace(
+        make.readings["gradient"],
+        read=lambda passed: torch.tensor([[[-3.0, 1.0]], [[5.0, 5.0]]]).repeat(4, 1, 1),
+        signed=True,
+    )
+    make = replace(make, readings={"gradient": by_hand})
+    pixels, labels = np.zeros((2, SIZE, SIZE, 3), np.uint8), np.array([0, 1])
+    maps = make(pixels, labels).maps["gradient"]
+    assert (maps.height, maps.width) == (1, 2)
+    assert np.array_equal(maps.values, [[0, 1], [0, 0]])
+    assert np.array_equal(maps.scale, [4, 0])
 
 
 def test_the_gradient_is_float32_whatever_the_network_is():
     network, x = linear().double(), torch.randn(1, 3, SIZE, SIZE, dtype=torch.float64)
-    both: tuple[Tensor, Tensor] = class_score_gradient(network, x, torch.tensor([0]))
+    both: tuple[Tensor, Tensor] = gradient_and_logits(network, x, torch.tensor([0]))
     assert [value.dtype for value in both] == [torch.float32] * 2

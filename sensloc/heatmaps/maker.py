@@ -1,0 +1,189 @@
+"""Images in, heat maps out: batches padded, passed through a network, read, pooled and scaled."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sensloc.heatmaps import kind_and_stride
+from sensloc.heatmaps.passes import Options, Pass, Reading, look
+from sensloc.networks.prepare import Prepared, randomised
+from sensloc.networks.taps import Tap
+
+
+def reading(name: str, options: Options) -> Reading:
+    """Return the reading of a heat map's name, see ``sensloc.heatmaps``."""
+    kind, stride = kind_and_stride(name)
+    make: Callable[..., Reading] = import_module(f"sensloc.heatmaps.{kind}").reading
+    return make(options) if stride is None else make(options, stride)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """One heat map of each of n images.
+
+    Attributes:
+        values: float16 [n, h * w] in [0, 1], row-major: the map over its own maximum, or, if it
+            is signed, stretched from its minimum to its maximum.
+        scale: float32 [n], that maximum, or the difference; nan or inf where the map is not finite.
+        height: h.
+        width: w.
+    """
+
+    values: npt.NDArray[np.float16]
+    scale: npt.NDArray[np.float32]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one batch of n images gives.
+
+    Attributes:
+        predicted: int64 [n], the class of the highest score.
+        score: float32 [n], the logit that was differentiated.
+        probability: float32 [n] in [0, 1], its softmax.
+        maps: The heat maps by name.
+        passed: The pass of the batch, padding behind.
+    """
+
+    predicted: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    maps: Mapping[str, Maps]
+    passed: Pass
+
+
+@dataclass(frozen=True)
+class MapMaker:
+    """uint8 images in, heat maps out: everything between happens on ``device``.
+
+    Every batch is padded to ``batch_size`` images, so that kernels see one shape only and an
+    image's map does not depend, to the bit, on how full its batch was.
+
+    Attributes:
+        networks: The network, and the one of random weights if a reading is of it.
+        readings: By name.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+        batch_size: Images per pass.
+        grid: A map of more cells than ``grid`` x ``grid`` is area-pooled to that.
+        device: Where the networks are.
+        taps: What is kept of the pass beside what the readings read.
+    """
+
+    networks: tuple[Prepared, ...]
+    readings: Mapping[str, Reading]
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int
+    grid: int = 14
+    device: str = "cpu"
+    taps: tuple[Tap, ...] = ()
+
+    def __call__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Seen:
+        """Make the maps of a batch.
+
+        Args:
+            pixels: RGB, uint8 [n, S, S, 3], n <= batch_size.
+            labels: Class indices, or ``PREDICTED``, int64 [n].
+        """
+        n = len(pixels)
+        if n > self.batch_size:
+            raise ValueError(f"{n} images in a batch of at most {self.batch_size}")
+        x, index = self.normalise(self._padded(pixels)), self._padded(labels)
+        passes = [self._look(network, x, index, i) for i, network in enumerate(self.networks)]
+        maps = {
+            name: self._encode(reading.read(passes[reading.random]), reading.signed, n)
+            for name, reading in self.readings.items()
+        }
+        passed = passes[0]
+        logits, chosen = passed.logits[:n], passed.labels[:n, None]
+        return Seen(
+            predicted=_array(logits.argmax(1)),
+            score=_array(logits.gather(1, chosen)[:, 0]),
+            probability=_array(logits.softmax(1).gather(1, chosen)[:, 0]),
+            maps=maps,
+            passed=passed,
+        )
+
+    def _look(self, network: Prepared, x: Tensor, labels: Tensor, random: int) -> Pass:
+        readings = [r for r in self.readings.values() if r.random == random]
+        taps = taps_of(readings) | (set() if random else set(self.taps))
+        return look(network, x, labels, sorted(taps, key=str), any(r.backward for r in readings))
+
+    def _padded(self, values: npt.NDArray[Any]) -> Tensor:
+        """Return [n, ...] as [batch_size, ...] on the device, zeros behind."""
+        whole = np.zeros((self.batch_size, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
+        return torch.from_numpy(whole).to(self.device)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return uint8 [n, S, S, 3] as float32 [n, 3, S, S], in the network's memory format."""
+        mean = torch.tensor(self.mean, device=pixels.device) * 255
+        std = torch.tensor(self.std, device=pixels.device) * 255
+        x = ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _encode(self, maps: Tensor, signed: bool, n: int) -> Maps:
+        """Pool, scale and round maps [batch_size, h, w]."""
+        maps = pool(maps.float(), self.grid)
+        height, width = maps.shape[1:]
+        flat = maps.flatten(1)[:n]
+        low = flat.amin(1) if signed else torch.zeros_like(flat[:, 0])
+        scale = flat.amax(1) - low
+        relative = (flat - low[:, None]) / torch.where(scale > 0, scale, 1)[:, None]
+        return Maps(_array(relative.half()), _array(scale), height, width)
+
+
+def pool(maps: Tensor, grid: int) -> Tensor:
+    """Return the means over the cells of a grid, if the maps are finer: [n, h, w]."""
+    if maps.shape[1] * maps.shape[2] <= grid * grid:
+        return maps
+    return F.adaptive_avg_pool2d(maps[:, None], grid)[:, 0]
+
+
+def taps_of(readings: Iterable[Reading]) -> set[Tap]:
+    """Return all that the readings tap."""
+    return {tap for reading in readings for tap in reading.taps}
+
+
+def map_maker(
+    load: Callable[[], nn.Module],
+    prepare: Callable[[nn.Module, Iterable[Tap]], Prepared],
+    names: Sequence[str],
+    options: Options,
+    taps: Iterable[Tap] = (),
+    **settings: Any,
+) -> MapMaker:
+    """Return the maker of heat maps by their names.
+
+    Args:
+        load: Loads the network with its weights.
+        prepare: Prepares a network with taps.
+        names: Of the heat maps, see ``sensloc.heatmaps``.
+        options: Of their readings.
+        taps: What is kept of the pass beside.
+        settings: Of the ``MapMaker``: mean, std, batch_size, grid, device.
+
+    Raises:
+        ClassifierError: The network has no place for a reading.
+    """
+    readings = {name: reading(name, options) for name in names}
+    own, random = ([r for r in readings.values() if r.random == kind] for kind in (False, True))
+    taps = tuple(taps)
+    networks = [prepare(load(), taps_of(own) | set(taps))]
+    if random:
+        networks.append(prepare(randomised(load(), options.seed), taps_of(random)))
+    return MapMaker(tuple(networks), readings, taps=taps, **settings)
+
+
+def _array(values: Tensor) -> Any:
+    return values.cpu().numpy()
