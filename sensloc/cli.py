@@ -207,15 +207,14 @@ def latency(
     """Milliseconds per image of a localizer, on this CPU, with one thread."""
     from itertools import islice
 
-    from sensloc.datasets import reader_for
-    from sensloc.datasets.plain import Unboxed
+    from sensloc.datasets import Unboxed
     from sensloc.images.fetch import ImageError, fetch
     from sensloc.latency import measure, text
     from sensloc.prediction.localizer import Localizer
     from sensloc.stages.predict import images_at
 
     try:
-        reader = Unboxed(reader_for(images_at(absolute(images))))
+        reader = Unboxed(images_at(absolute(images)))
         found = (row.uri for unit in reader.units() for row in reader.read(unit) if row.uri)
         files = []
         for data in fetch(list(islice(found, count))):

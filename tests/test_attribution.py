@@ -11,7 +11,6 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensloc.config import EfficientNetLite0, Python
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.gradient import Gradient, MapMaker, class_score_gradient
 from sensloc.heatmaps.layers import (
@@ -23,9 +22,11 @@ from sensloc.heatmaps.layers import (
     gradient_activation,
     pooled_features,
 )
+from sensloc.networks.efficientnet_lite0 import EfficientNetLite0
 from sensloc.networks.prepare import prepare
+from sensloc.networks.python_function import Python
 from sensloc.networks.scene_net import scene_net
-from sensloc.networks.sources import load_network, randomised
+from sensloc.networks.weights import randomised
 
 SIZE, CLASSES = 12, 5
 LABELS = torch.tensor([1, 4, 0, 2])
@@ -139,7 +140,7 @@ def test_grad_cam_of_a_layer_that_is_called_twice_is_that_of_its_last_call():
 @pytest.fixture(scope="module")
 def lite0() -> nn.Module:
     config = EfficientNetLite0(source="efficientnet_lite0")
-    return prepare(load_network(config), config)
+    return prepare(config.load(), config)
 
 
 def test_real_weights_agree_with_captum(lite0: nn.Module):
@@ -423,7 +424,7 @@ def test_a_box_along_the_cells_has_their_mean_and_each_image_its_own():
 
 
 def random_lite0() -> nn.Module:
-    network: nn.Module = load_network(EfficientNetLite0(source="efficientnet_lite0"))
+    network: nn.Module = EfficientNetLite0(source="efficientnet_lite0").load()
     return network
 
 

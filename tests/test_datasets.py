@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from sensloc.config import AnyDataset, ImageNet, Voc
-from sensloc.datasets import Annotation, Reader, reader_for
+from sensloc.datasets import Annotation, AnyDataset, Dataset
 from sensloc.datasets.files import Tree, inside
-from sensloc.datasets.imagenet import ImageNetReader
-from sensloc.datasets.voc import VocReader
+from sensloc.datasets.imagenet import ImageNet
+from sensloc.datasets.voc import Voc
 from sensloc.errors import DatasetError
 
 Files = dict[str, str | bytes]
@@ -148,24 +147,23 @@ def store(root: str, files: Files) -> str:
     return root
 
 
-def reader(layout: str, root: str | Path, **options: Any) -> Reader:
-    return reader_for(
-        TypeAdapter(AnyDataset).validate_python({"layout": layout, "root": str(root), **options})
-    )
+def reader(layout: str, root: str | Path, **options: Any) -> Dataset:
+    values = {"layout": layout, "root": str(root), **options}
+    return TypeAdapter(AnyDataset).validate_python(values)
 
 
-def rows(reader: Reader) -> list[Annotation]:
+def rows(reader: Dataset) -> list[Annotation]:
     """All rows, read as workers do: with a reader and units that were sent to them."""
     units = reader.units()
     assert json.loads(json.dumps(units)) == units, "units are plain values"
-    sent: Reader = pickle.loads(pickle.dumps(reader))
+    sent: Dataset = pickle.loads(pickle.dumps(reader))
     assert sent == reader
     found = [list(sent.read(unit)) for unit in units]
     assert found == [list(sent.read(unit)) for unit in units], "the order is fixed"
     return [row for of_unit in found for row in of_unit]
 
 
-def by_id(reader: Reader) -> dict[str, Annotation]:
+def by_id(reader: Dataset) -> dict[str, Annotation]:
     found = rows(reader)
     assert len({row.image_id for row in found}) == len(found), "ids are unique"
     return {row.image_id: row for row in found}
@@ -370,17 +368,20 @@ def test_links_are_followed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- units
 
 
-def test_xml_and_csv_agree_whatever_the_units(tmp_path: Path) -> None:
+def test_xml_and_csv_agree_whatever_the_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = store(str(tmp_path), imagenet())
-    expected = comparable(by_id(reader("imagenet", root)), root)
-    config = ImageNet(layout="imagenet", root=root)
-    chunked = ImageNetReader(config, names_per_unit=2)
+    chunked = ImageNet(layout="imagenet", root=root)
+    expected = comparable(by_id(chunked), root)
+    monkeypatch.setattr(ImageNet, "names_per_unit", 2)
     assert [len(unit["images"]) for unit in chunked.units() if unit["part"] == "val"] == [2, 1]
     assert comparable(by_id(chunked), root) == expected
-    csv_config = config.model_copy(update={"annotations": "csv"})
+    ranged = chunked.model_copy(update={"annotations": "csv"})
+    monkeypatch.setattr(ImageNet, "folders_per_unit", 1)
     size = os.path.getsize(tmp_path / "LOC_train_solution.csv")
     for length in range(1, size + 2):
-        ranged = ImageNetReader(csv_config, bytes_per_unit=length, folders_per_unit=1)
+        monkeypatch.setattr(ImageNet, "bytes_per_unit", length)
         found = [row for unit in ranged.units() for row in ranged.read(unit)]
         assert len(found) == len(expected)
         assert comparable({row.image_id: row for row in found}, root) == expected
@@ -389,7 +390,7 @@ def test_xml_and_csv_agree_whatever_the_units(tmp_path: Path) -> None:
 def test_a_large_listing_is_chunked(tmp_path: Path) -> None:
     files: Files = {f"JPEGImages/{i:04}.jpg": b"" for i in range(2500)}
     store(f"memory:/{tmp_path}", files | {"Annotations/0000.xml": xml("dog 1 1 2 2")})
-    units = VocReader(Voc(layout="voc", root=f"memory:/{tmp_path}")).units()
+    units = Voc(layout="voc", root=f"memory:/{tmp_path}").units()
     assert [len(unit["images"]) for unit in units] == [1000, 1000, 500]
 
 

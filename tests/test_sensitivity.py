@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensloc.config import Python
 from sensloc.heatmaps.gradient import (
     PREDICTED,
     MapMaker,
@@ -17,6 +16,7 @@ from sensloc.heatmaps.gradient import (
     sensitivity_map,
 )
 from sensloc.networks.prepare import prepare
+from sensloc.networks.python_function import Python
 
 SIZE, CLASSES = 12, 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)

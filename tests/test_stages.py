@@ -34,7 +34,6 @@ from sensloc.images.decode import decode
 from sensloc.methods import constant, linear
 from sensloc.methods.least_squares import LinearMap, NormalEquations
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import load_network
 from sensloc.report.status import Code, status
 from sensloc.rows import true_boxes, vectors
 from sensloc.stages.classifier import classifier
@@ -84,7 +83,7 @@ def test_workers_keep_the_memory_that_they_free() -> None:
 
 def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
     config = small_run.config
-    network = load_network(config.classifier, small_run.at("classifier.pt"))
+    network = config.classifier.load(small_run.at("classifier.pt"))
     make = MapMaker(
         prepare(network, config.classifier),
         config.classifier.mean,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensloc.config import AnyClassifier, Sensitivity
+from sensloc.config import Sensitivity
+from sensloc.networks import AnyClassifier
 
 Channels = Literal["max", "l2", "sum"]
 Precision = Literal["float32", "bfloat16"]

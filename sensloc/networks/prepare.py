@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sensloc.config import AnyClassifier
 from sensloc.errors import ClassifierError
+from sensloc.networks import AnyClassifier
 from sensloc.networks.classes import class_indices
 
 log = logging.getLogger(__name__)

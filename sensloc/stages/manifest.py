@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sensloc.boxes import BoxError, unit_boxes
-from sensloc.datasets import Reader, reader_for
+from sensloc.datasets import Reader
 from sensloc.datasets.annotation import Unit
 from sensloc.datasets.split import Split
 from sensloc.dice import key, keys, lowest
@@ -70,7 +70,7 @@ def manifest(run: RunDir) -> None:
         RunError: the data set has changed since an attempt that was cut off, or a row is lost.
     """
     config = run.config
-    reader, classes = reader_for(config.dataset), class_indices(config.classifier)
+    reader, classes = config.dataset, class_indices(config.classifier)
     reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
     listing = f"{key(json.dumps(reading), 0):016x}"
     with run.stage(

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES, chunks
 from sensloc.dice import key
 from sensloc.engine import cluster, units
@@ -59,7 +58,7 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
         DatasetError: nothing usable under the root, or an image_id that occurs twice.
     """
     if not run.finished("pack"):
-        reader = reader_for(run.config.dataset)
+        reader = run.config.dataset
         reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
         listing = f"{key(json.dumps(reading), 0):016x}"
         with run.stage(

@@ -15,10 +15,11 @@ import ray
 import ray.data
 import torch
 
-from sensloc.config import Config, Evaluate, Fit, Images, Resources, WebDataset, absolute
-from sensloc.datasets import reader_for
+from sensloc.config import Config, Evaluate, Fit, Resources, absolute
+from sensloc.datasets import Unboxed
 from sensloc.datasets.files import IMAGE_SUFFIXES
-from sensloc.datasets.plain import Unboxed
+from sensloc.datasets.images import Images
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.dice import key
 from sensloc.engine import cluster, units
 from sensloc.images import isolation
@@ -99,7 +100,7 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
     """
     folder, facts = read_facts(localizer)
     if not run.finished("predict"):
-        reader = Unboxed(reader_for(run.config.dataset))
+        reader = Unboxed(run.config.dataset)
         reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
         made_of = {
             "localizer": _hash(folder),

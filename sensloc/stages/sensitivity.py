@@ -15,7 +15,7 @@ import ray
 import torch
 from torch import nn
 
-from sensloc.config import Config, SceneNet
+from sensloc.config import Config
 from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
 from sensloc.heatmaps import gradient as gradients
@@ -24,7 +24,6 @@ from sensloc.images import isolation
 from sensloc.images.decode import Pixels, read
 from sensloc.images.fetch import ImageError
 from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.networks.sources import load_network
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
 
@@ -147,8 +146,7 @@ def _manifest_rows(run: RunDir, unit: str) -> pa.Table:
 
 def load_network_of(run: RunDir) -> nn.Module:
     """The run's network, on the CPU, its number of outputs not yet checked."""
-    config = run.config.classifier
-    return load_network(config, run.at("classifier.pt") if isinstance(config, SceneNet) else None)
+    return run.config.classifier.load(run.at("classifier.pt"))
 
 
 def map_maker(
