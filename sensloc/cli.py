@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from sensloc.config import Config, Resources, absolute, load_config
 from sensloc.errors import SenslocError
-from sensloc.prediction.exports import Format
+from sensloc.report.exports import Format
 from sensloc.report.status import status as look
 from sensloc.store.run import RunDir
 
@@ -140,7 +140,7 @@ def report(run: Run) -> None:
     """Write a finished run's report.html anew."""
 
     def job(found: RunDir) -> str:
-        from sensloc.stages.report import report as stage
+        from sensloc.stages.views.report import report as stage
 
         stage(found)
         return f"open {found.at('report.html')}"
@@ -153,7 +153,7 @@ def coco(run: Run) -> None:
     """Write a finished run's test images and boxes as COCO JSON."""
 
     def job(found: RunDir) -> str:
-        from sensloc.stages.coco import coco as stage
+        from sensloc.stages.views.coco import coco as stage
 
         return stage(found)
 
@@ -253,7 +253,7 @@ def rates(run: RunDir) -> str:
 def compared(run: RunDir) -> str:
     """The main run, then the comparison."""
     from sensloc.comparison.compare import compare
-    from sensloc.stages.report import report
+    from sensloc.stages.views.report import report
 
     said = f"{localized(run)}\n\n{compare(run)}"
     report(run)

@@ -40,7 +40,7 @@ from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
-from sensloc.stages.sensitivity import sensitivity
+from sensloc.stages.sensitivity import require_same_weights, sensitivity
 from sensloc.stages.whole_run import localize
 from sensloc.store.run import RunDir, RunError
 
@@ -330,6 +330,18 @@ def test_other_weights_are_refused_by_name(small_run: RunDir, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"weights: '[0-9a-f]{32}' there"):
         sensitivity(run)
     assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
+
+
+def test_another_kind_of_device_is_refused_by_name(small_run: RunDir, tmp_path: Path) -> None:
+    run = copied(small_run, tmp_path / "copy")
+    facts = run.facts()
+    facts["stages"]["sensitivity"]["of"]["device"] = "NVIDIA H100"
+    run.write("run.json", json.dumps(facts))
+    with pytest.raises(RunError, match="device: 'NVIDIA H100' there, 'cpu' here"):
+        require_same_weights(run)
+    cut_off(run, "sensitivity")
+    with pytest.raises(RunError, match="device: 'NVIDIA H100' there, 'cpu' here"):
+        sensitivity(run)
 
 
 def test_an_image_that_changed_since_the_manifest_is_an_error_row(

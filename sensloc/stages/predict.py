@@ -25,8 +25,8 @@ from sensloc.engine import cluster, units
 from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
 from sensloc.images.fetch import ImageError, fetch, open_image
-from sensloc.prediction import exports
 from sensloc.prediction.localizer import Facts, Localizer, read_facts
+from sensloc.report import exports
 from sensloc.stages import manifest
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
