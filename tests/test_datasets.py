@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import fsspec.core
 import pyarrow as pa
@@ -180,6 +180,13 @@ def comparable(found: dict[str, Annotation], root: str) -> dict[str, Any]:
     return {
         key: asdict(row) | {"size": None, "uri": below_root(row.uri)} for key, row in found.items()
     }
+
+
+def test_a_layout_is_the_file_of_its_name() -> None:
+    union, _ = get_args(AnyDataset)
+    for section in get_args(union):
+        (layout,) = get_args(section.model_fields["layout"].annotation)
+        assert section.__module__ == f"sensloc.datasets.{layout}"
 
 
 # ------------------------------------------------------------------------------- what is read
