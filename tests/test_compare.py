@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import SECTION, copy_of
+from sensloc.heatmaps.layers import ActivationMaker, SmoothGrad
 
 from sensloc.baselines import objectness
 from sensloc.baselines.colocalization import Colocalization
@@ -22,13 +23,12 @@ from sensloc.config import Compare
 from sensloc.engine import cluster
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.gradient import MapMaker
-from sensloc.heatmaps.layers import ActivationMaker, SmoothGrad
 from sensloc.images.decode import decode
 from sensloc.methods import catalogue
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.proposal import proposed
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import load_network, randomised
+from sensloc.networks.weights import randomised
 from sensloc.rows import vectors
 from sensloc.scoring import paired
 from sensloc.stages.evaluate import predict
@@ -181,7 +181,7 @@ def test_what_a_network_cannot_do_is_said_once(small_run: RunDir, tmp_path: Path
 def test_maps_equal_the_plain_functions(compared: RunDir) -> None:
     config = compared.config.classifier
     weights = compared.at("classifier.pt")
-    network = prepare(load_network(config, weights), config)
+    network = prepare(config.load(weights), config)
     rows = rows_of(compared, MAPS, "test").slice(0, 5)
     pixels = np.stack([decode(Path(uri).read_bytes(), 64) for uri in rows["uri"].to_pylist()])
     labels = np.asarray(rows["class_index"])
@@ -190,7 +190,7 @@ def test_maps_equal_the_plain_functions(compared: RunDir) -> None:
             network, config.mean, config.std, 16, grid=8, gradient=SmoothGrad(2)
         ),
         "map_random": MapMaker(
-            prepare(randomised(load_network(config, weights), 0), config),
+            prepare(randomised(config.load(weights), 0), config),
             config.mean,
             config.std,
             16,

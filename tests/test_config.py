@@ -1,6 +1,8 @@
 """A config is frozen, strict, names its errors, and its fingerprint is what it computes."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -38,6 +40,13 @@ def refusal(folder: Path, text: str) -> tuple[str, set[str]]:
     message = str(caught.value)
     assert str(folder / "run.toml") in message
     return message, set(re.findall(r"^  (.*?): ", message, re.MULTILINE))
+
+
+def test_a_config_is_read_without_what_takes_long_to_import():
+    slow = "{'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'ray'}"
+    code = f"import sys, sensloc.config; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "conf").glob("*.toml")), ids=lambda f: f.stem)

@@ -303,7 +303,13 @@ def lines(*more: str | bytes, end: bytes = b"\n", header: str = HEADER) -> bytes
 
 
 TABLE_ROWS: dict[str, tuple[bytes, str, str]] = {
-    "too few cells": (b"c.jpg,dog,1,2,3", "c.jpg", "row 5: y1: None is not a number"),
+    "too few cells": (b"c.jpg,dog,1,2,3", "c.jpg", "boxes.csv: row 5: y1: None is not a number"),
+    "of two errors the first": (b"c.jpg,dog,1,2,3,x\nc.jpg,,1,2,3,4", "c.jpg",
+                                "boxes.csv: row 5: y1: 'x' is not a number"),
+    "a bad row beside good ones": (b"b.jpg,dog,1,2,3,x", "b.jpg", "row 5: y1: 'x' is not a number"),
+    "no label": (b"c.jpg,,1,2,3,4", "c.jpg", "boxes.csv: row 5: no label"),
+    "no uri": (b",dog,1,2,3,4", "boxes.csv: row 5", "row 5: no image_id, or no uri"),
+    "nan": (b"c.jpg,dog,1,2,nan,4", "c.jpg", "row 5: x1: 'nan' is not finite"),
     "too many cells": (b"c.jpg,dog,1,2,3,4,5", "c.jpg", "row 5: more cells than columns"),
     "NUL in a number": (b"c.jpg,dog,1,2,3\0,4", "c.jpg", r"'3\x00' is not a number"),
     "NUL in a label": (b"c.jpg,dog,1,2,3,4\0", "c.jpg", "is not a number"),
@@ -349,14 +355,13 @@ def test_a_table_that_looks_odd_and_is_sound(name: str, tmp_path: Path) -> None:
     assert read("table", store(str(tmp_path), {"boxes.csv": TABLES[name]})) == expected
 
 
-FILES: dict[str, tuple[str, dict[str, str], str, bytes | None, str]] = {
+FILES: dict[str, tuple[str, dict[str, str], str, bytes, str]] = {
     "a table without columns": ("table", {}, "boxes.csv", b"\n", "its columns are ;"),
     "a table of other columns": ("table", {}, "boxes.csv", b"a;b;c\n1;2;3\n", "are a;b;c;"),
     "a table in UTF-16": ("table", {}, "boxes.csv", lines().decode().encode("utf-16"), r"\\x00"),
     "a table of Latin-1 columns": ("table", {}, "boxes.csv", b"\xfcri\n", r"are \\udcfcri;"),
     "a column twice": ("table", {}, "boxes.csv", lines(header=f"{HEADER},x0"),
                        "two columns 'x0'"),
-    "no table": ("table", {}, "boxes.csv", None, "no such file"),
     "a cell of 10 MB": ("table", {}, "boxes.csv", lines(b"c.jpg,dog,1,2,3," + b"9" * 10**7),
                         "not a CSV file: field larger than field limit"),
     "a header of 10 MB": ("table", {}, "boxes.csv", b"x" * 10**7, "field larger than field limit"),
@@ -367,12 +372,15 @@ FILES: dict[str, tuple[str, dict[str, str], str, bytes | None, str]] = {
     "Parquet cut in two": ("table", {"file": "b.parquet"}, "b.parquet", b"PAR1\0\0PAR1",
                            "not a Parquet file"),
     "ILSVRC's CSV of other columns": ("imagenet", {"annotations": "csv"}, "LOC_train_solution.csv",
-                                      b"PredictionString,ImageId\n", "its columns are"),
+                                      b"PredictionString,ImageId\n",
+                                      "are 'PredictionString,ImageId', not 'ImageId,Prediction"),
     "ILSVRC's CSV in UTF-16": ("imagenet", {"annotations": "csv"}, "LOC_train_solution.csv",
                                "ImageId,PredictionString\n".encode("utf-16"), "its columns are"),
-    "no ILSVRC CSV": ("imagenet", {"annotations": "csv"}, "LOC_val_solution.csv", None,
-                      "no such file"),
+    "ILSVRC's CSV without columns": ("imagenet", {"annotations": "csv"}, "LOC_train_solution.csv",
+                                     b"", "its columns are ''"),
     "COCO: no JSON": ("coco", {}, "annotations.json", b"<html/>", "not a JSON file"),
+    "COCO: a list": ("coco", {}, "annotations.json", b"[]",
+                     "a JSON list; expected an object with lists images, annotations, categories"),
     "COCO: cut in two": ("coco", {}, "annotations.json", b'{"images": [{"id": 1}, ',
                          "not a JSON file"),
     "COCO: 100,000 levels": ("coco", {}, "annotations.json", b'{"a":' * 100_000,
@@ -393,8 +401,8 @@ FILES: dict[str, tuple[str, dict[str, str], str, bytes | None, str]] = {
                                            r"wnids\.txt: path '\.\./n02' is not inside"),
     "Tiny ImageNet: a class at the top": ("tiny_imagenet", {}, "wnids.txt", b"/etc\n",
                                           r"wnids\.txt: path '/etc' is not inside"),
-    "Tiny ImageNet: no file of val": ("tiny_imagenet", {}, "val/val_annotations.txt", None,
-                                      "no such file"),
+    "Tiny ImageNet: a class without name": ("tiny_imagenet", {}, "words.txt", b"n01\ttench\n",
+                                            r"words\.txt: has no line for n02"),
     "VOC: a name with ::": ("voc", {}, "JPEGImages/a::b.jpg", b"", "rename 'a::b.jpg'"),
 }  # fmt: skip
 
@@ -402,12 +410,7 @@ FILES: dict[str, tuple[str, dict[str, str], str, bytes | None, str]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_cannot_be_used_is_a_stop_that_names_it(name: str, tmp_path: Path) -> None:
     layout, options, path, content, reason = FILES[name]
-    files = LAYOUTS[layout]()
-    if content is None:
-        files.pop(path)
-    else:
-        files[path] = content
-    root = store(str(tmp_path), files)
+    root = store(str(tmp_path), LAYOUTS[layout]() | {path: content})
     with pytest.raises(DatasetError, match=reason) as caught:
         read(layout, root, **options)
     assert str(caught.value).startswith((f"{root}/{path}", os.path.dirname(f"{root}/{path}")))
@@ -416,7 +419,16 @@ def test_a_file_that_cannot_be_used_is_a_stop_that_names_it(name: str, tmp_path:
 
 
 LOC_ROWS: dict[str, tuple[bytes, str, str]] = {
-    "too few numbers": (b"n01_2,n01 1 2 3", "n01_2", "is not a sequence"),
+    "too few numbers": (b"n01_2,n01 1 2 3", "n01_2",
+                        "LOC_train_solution.csv: n01_2: 'n01 1 2 3' is not a sequence"),
+    "nothing behind the comma": (b"n01_2,", "n01_2", "is not a sequence"),
+    "no comma": (b"n01_2", "n01_2", "is not a sequence"),
+    "a word": (b"n01_2,n01 1 2 3 four", "n01_2", "'four' is not a number"),
+    "nan": (b"n01_2,n01 1 2 3 nan", "n01_2", "'nan' is not finite"),
+    "another class": (b"n01_2,n02 1 2 3 4", "n01_2", "no object of the class n01"),
+    "an unknown class": (b"n09_1,n09 1 2 3 4", "n09_1", "the class n09 is not in"),
+    "no class": (b"junk,n01 1 2 3 4", "junk", "does not begin with a wnid"),
+    "a quote alone": (b'"', '"', "does not begin with a wnid"),
     "ten million digits": (b"n01_2,n01 1 2 3 " + b"9" * 10**7, "n01_2", "99' is not finite"),
     "a line of 10 MB": (b"n01_2," + b"x" * 10**7, "n01_2", "xxx' is not a sequence"),
     "NUL": (b"n01_2,n01 1 2 3 4\0", "n01_2", r"'4\x00' is not a number"),
@@ -425,7 +437,7 @@ LOC_ROWS: dict[str, tuple[bytes, str, str]] = {
     "climbing": (b"../../n01_2,n01 1 2 3 4", "../../n01_2", "is not inside"),
     "climbing class": (b"../../etc_2,n01 1 2 3 4", "../../etc_2", "is not inside"),
     "absolute": (b"/etc/n01_2,n01 1 2 3 4", "/etc/n01_2", "no object of the class"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOC_ROWS)
@@ -433,14 +445,20 @@ def test_a_bad_row_of_ilsvrcs_csv(name: str, tmp_path: Path) -> None:
     line, image_id, reason = LOC_ROWS[name]
     files, key = imagenet(), "LOC_train_solution.csv"
     good = [row.encode() for row in str(files[key]).splitlines() if not row.startswith("n01_2,")]
-    bad = files | {key: b"\n".join([*good[:2], line, *good[2:]])}
+    bad = files | {key: b"\r\n".join([*good[:2], line, *good[2:]])}
     if image_id != "n01_2":
-        bad[key] += b"\nn01_2,n01 10 20 30.5 40"
+        bad[key] += b"\r\nn01_2,n01 10 20 30.5 40"
     one_bad_row("imagenet", files, bad, image_id, reason, tmp_path, annotations="csv")
 
 
 TINY_LINES: dict[str, tuple[bytes, str, str]] = {
-    "three corners": (b"n01_1.JPEG\t1\t2\t3", "n01_1", "line 2: 3 corners, not 4"),
+    "three corners": (b"n01_1.JPEG\t1\t2\t3", "n01_1",
+                      "train/n01/n01_boxes.txt: line 2: 3 corners, not 4"),
+    "junk": (b"junk", "junk", "train/n01/n01_boxes.txt: line 2: 0 corners, not 4"),
+    "no such image": (b"n01_7.JPEG\t1\t2\t3\t4", "n01_7",
+                      "train/n01/n01_boxes.txt: no image train/n01/images/n01_7.JPEG"),
+    "climbing": (b"../n01_1.JPEG\t1\t2\t3\t4", "../n01_1",
+                 "no image train/n01/images/../n01_1.JPEG"),
     "words": (b"n01_1.JPEG\tone\t2\t3\t4", "n01_1", "'one' is not a number"),
     "a name without suffix": (b"n01_0\t1\t2\t3\t4", "train/n01/n01_boxes.txt: n01_0",
                               "no image train/n01/images/n01_0"),
@@ -462,9 +480,20 @@ def test_a_bad_line_of_tiny_imagenet(name: str, tmp_path: Path) -> None:
     one_bad_row("tiny_imagenet", files, bad, image_id, reason, tmp_path)
 
 
-COCO_ENTRIES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+COCO_ENTRIES: dict[str, tuple[str, Any, str, str]] = {
     "a bbox of three": ("annotations", {"image_id": 9, "category_id": 1, "bbox": [1, 2, 3]},
-                        "9", "bbox [1, 2, 3] is not a list of four numbers"),
+                        "9", "annotations[4]: bbox [1, 2, 3] is not a list of four numbers"),
+    "no bbox": ("annotations", {"image_id": 8, "category_id": 1}, "8",
+                "annotations[4]: an entry without bbox"),
+    "null": ("annotations", {"image_id": 8, "category_id": 1, "bbox": [1, 2, 3, None]}, "8",
+             "annotations[4]: None is not a number"),
+    "an object of no image": ("annotations", {"category_id": 1}, "annotations[4]",
+                              "annotations.json: annotations[4]: an entry without image_id"),
+    "no object": ("annotations", 3, "annotations[4]", "annotations[4]: an entry without"),
+    "an image without name": ("images", {"id": 10}, "10", "images[3]: an entry without file_name"),
+    "an image without id": ("images", {"file_name": "x.jpg"}, "images[3]",
+                            "images[3]: an entry without id"),
+    "no image": ("images", "x.jpg", "images[3]", "images[3]: an entry without id"),
     "a bbox of a million": ("annotations", {"image_id": 9, "category_id": 1, "bbox": [1] * 10**6},
                             "9", "1, 1] is not a list of four numbers"),
     "NaN": ("annotations", {"image_id": 9, "category_id": 1, "bbox": [1, 2, 3, float("nan")]},
@@ -496,7 +525,7 @@ COCO_ENTRIES: dict[str, tuple[str, dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", COCO_ENTRIES)
 def test_a_bad_entry_of_coco(name: str, tmp_path: Path) -> None:
     key, entry, image_id, reason = COCO_ENTRIES[name]
-    if key == "images" and name != "an id twice":  # an image without object would be left out
+    if key == "images" and image_id != "images[3]":  # an image without object would be left out
         more = {"image_id": entry["id"], "category_id": 1, "bbox": [1, 2, 3, 4]}
         bad = coco(images=[entry], annotations=[more])
     else:

@@ -13,7 +13,7 @@ from conftest import ROOT, copied
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from sensloc.stages.coco import coco
+from sensloc.stages.views.coco import coco
 from sensloc.store.run import RunDir
 
 PAGES = ("README.md", "RESULTS.md", "METHOD.md", "cluster/README.md")

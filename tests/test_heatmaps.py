@@ -9,7 +9,6 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensloc.config import EfficientNetLite0
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps import KINDS, column, kind_and_stride, title
 from sensloc.heatmaps.cam import class_activation_map, weighted
@@ -19,9 +18,9 @@ from sensloc.heatmaps.maker import reading, taps_of
 from sensloc.heatmaps.passes import Options, Pass, look
 from sensloc.heatmaps.regions import pooled_features
 from sensloc.heatmaps.smoothgrad import smooth_gradient
+from sensloc.networks.efficientnet_lite0 import EfficientNetLite0
 from sensloc.networks.prepare import Prepared, prepare, tapped
 from sensloc.networks.scene_net import scene_net
-from sensloc.networks.sources import load_network
 from sensloc.networks.taps import FEATURES, PIXELS
 
 SIZE, CLASSES = 12, 5
@@ -190,7 +189,7 @@ def test_a_layer_that_is_called_twice_is_read_at_its_last_call(layer: str):
 @pytest.fixture(scope="module")
 def lite0() -> Prepared:
     config = EfficientNetLite0(source="efficientnet_lite0")
-    return prepare(load_network(config), 1000, 224, taps=(FEATURES,))
+    return prepare(config.load(), config, taps=(FEATURES,))
 
 
 def test_real_weights_agree_with_captum(lite0: Prepared):

@@ -14,10 +14,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import job
 
-from sensloc.config import Images, Resources, WebDataset
-from sensloc.datasets import reader_for
-from sensloc.datasets.plain import Unboxed
+from sensloc.config import Resources
+from sensloc.datasets import Unboxed
+from sensloc.datasets.images import Images
 from sensloc.datasets.voc_xml import parse
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.images.fetch import ImageError
 from sensloc.prediction.confidence import calibration_error
 from sensloc.prediction.localizer import Localizer, LocalizerError, read_facts
@@ -248,7 +249,7 @@ def test_two_images_that_would_share_a_file_stop_that_format(
 
 
 def ids(config: Images | WebDataset) -> list[str]:
-    reader = Unboxed(reader_for(config))
+    reader = Unboxed(config)
     return sorted(row.image_id for unit in reader.units() for row in reader.read(unit))
 
 
@@ -286,7 +287,7 @@ def test_sources(sources: dict[str, str], photos: Path) -> None:
 
 def test_an_images_uri_that_leaves_the_root_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("uri\n../x.jpg\nfine.jpg\nsimplecache::s3://b/x.jpg\n")
-    reader = Unboxed(reader_for(images_at(str(tmp_path / "t.csv"))))
+    reader = Unboxed(images_at(str(tmp_path / "t.csv")))
     found = [row for unit in reader.units() for row in reader.read(unit)]
     assert [row.error is None for row in found] == [False, True, False]
 

@@ -12,10 +12,12 @@ from sensloc.heatmaps.gradient import over_channels
 from sensloc.heatmaps.maker import MapMaker, pool, reading
 from sensloc.heatmaps.passes import PREDICTED, Options, look
 from sensloc.networks.prepare import prepare, tapped
+from sensloc.networks.python_function import Python
 from sensloc.networks.taps import PIXELS
 
 SIZE, CLASSES = 12, 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.3, 0.2)
+CONFIG = Python(source="python", function="m:f", classes=tuple("abcde"), input_size=SIZE)
 
 
 def linear() -> nn.Module:
@@ -84,7 +86,7 @@ def maker(
     channels: str = "max",
     precision: str = "float32",
 ) -> Maker:
-    ready = prepare(network, CLASSES, SIZE, precision=precision)
+    ready = prepare(network, CONFIG, precision=precision)
     readings = {"gradient": reading("gradient", Options(channels=channels))}
     return Maker(MapMaker((ready,), readings, MEAN, STD, batch_size, grid))
 

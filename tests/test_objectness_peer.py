@@ -25,8 +25,7 @@ from sensloc.baselines.objectness import (
     score_windows,
 )
 from sensloc.boxes import Boxes, iou, unit_boxes
-from sensloc.config import ImageNet
-from sensloc.datasets import reader_for
+from sensloc.datasets.imagenet import ImageNet
 from sensloc.images.decode import decode
 from sensloc.images.fetch import inspect
 
@@ -66,7 +65,7 @@ class Compared:
 
 def photographs(root: Path, part: Literal["train", "val"], count: int) -> list[Photograph]:
     """So many of a part's images, evenly spaced in the order of their ids."""
-    reader = reader_for(ImageNet(layout="imagenet", root=str(root), parts=(part,)))
+    reader = ImageNet(layout="imagenet", root=str(root), parts=(part,))
     rows = sorted((row for u in reader.units() for row in reader.read(u)), key=lambda r: r.image_id)
     found = []
     for row in rows[:: len(rows) // count][:count]:

@@ -23,7 +23,7 @@ from sensloc.report.page import charts, gallery
 from sensloc.report.page.build import shown
 from sensloc.scoring import paired
 from sensloc.scoring.counts import COLUMNS, STEPS, by, curve, tally
-from sensloc.stages.report import report
+from sensloc.stages.views.report import report
 from sensloc.store.run import RunDir, RunError
 
 # --------------------------------------------------------------------------- counting

@@ -20,7 +20,7 @@ from test_datasets import LAYOUTS, Files, reader, store
 
 from sensloc.boxes import BoxError, iou, unit_boxes
 from sensloc.datasets import Annotation
-from sensloc.datasets.files import main_class
+from sensloc.datasets.values import main_class
 from sensloc.datasets.voc_xml import parse
 from sensloc.errors import DatasetError, one_line
 from sensloc.stages.pack import tars

@@ -18,11 +18,12 @@ from conftest import ROOT
 from PIL import Image
 
 from sensloc.boxes import unit_boxes
-from sensloc.config import ImageNet, TinyImageNet, load_config
-from sensloc.datasets import Annotation, reader_for
+from sensloc.config import load_config
+from sensloc.datasets import Annotation
+from sensloc.datasets.imagenet import ImageNet
+from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.images.fetch import inspect
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import load_network
 from sensloc.rehearsal import RehearsalError, make_dataset, tiny_network
 from sensloc.rehearsal.dataset import numbered
 from sensloc.rehearsal.figures import Figure, figures, line, markdown, table
@@ -60,8 +61,7 @@ def tiny(root: Path) -> str:
 
 
 def annotations(dataset: ImageNet | TinyImageNet) -> list[Annotation]:
-    reader = reader_for(dataset)
-    return [row for unit in reader.units() for row in reader.read(unit)]
+    return [row for unit in dataset.units() for row in dataset.read(unit)]
 
 
 def imagenet(root: Path) -> list[Annotation]:
@@ -300,7 +300,7 @@ def test_the_stand_in_is_the_same_network_everywhere() -> None:
     classifier = load_config(str(ROOT / "conf" / "rehearsal.toml")).classifier
     x = torch.rand(2, 3, classifier.input_size, classifier.input_size)
     torch.manual_seed(1)
-    first = prepare(load_network(classifier), classifier)(x)
+    first = prepare(classifier.load(), classifier)(x)
     torch.manual_seed(2)
     assert torch.equal(first, prepare(tiny_network(), classifier)(x))
     assert first.shape == (2, 1000)

@@ -1,15 +1,20 @@
 """A run directory: what is recorded as complete is complete, on any file system."""
 
+import io
 import json
+import logging
 import pickle
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from sensloc.config import Config
+from sensloc.store import provenance
 from sensloc.store.run import RunDir, RunError
 
 
@@ -88,7 +93,7 @@ def test_run_json_says_what_made_the_run(run: RunDir):
     assert Config.model_validate(facts["config"]) == run.config
     assert {"sensloc", "torch", "numpy"} <= facts["versions"].keys()
     assert {"ray", "pyarrow"} <= facts["packages"].keys()
-    assert {"stages/sensitivity.py", "pixels.py"} <= facts["code"].keys()
+    assert {"stages/sensitivity.py", "images/decode.py"} <= facts["code"].keys()
     assert json.loads(run.read("run.json")) == facts
 
 
@@ -227,7 +232,8 @@ def test_the_same_config_goes_on_and_another_is_refused_by_name(run: RunDir, out
 
 
 @pytest.mark.parametrize(
-    ("section", "name"), [("code", "pixels.py"), ("versions", "torch"), ("versions", "sensloc")]
+    ("section", "name"),
+    [("code", "images/decode.py"), ("versions", "torch"), ("versions", "sensloc")],
 )
 def test_other_code_and_other_libraries_are_refused_by_name(run: RunDir, section: str, name: str):
     with run.stage("manifest"):
@@ -240,10 +246,41 @@ def test_other_code_and_other_libraries_are_refused_by_name(run: RunDir, section
     assert f"{section}.{name}: 'other' there, '{mine}' here" in str(caught.value)
 
 
-def test_what_only_shows_results_may_change(run: RunDir):
-    with run.stage("manifest"):
+def test_the_folder_decides_which_code_can_change_a_row():
+    """All code is a run's, or its comparison's, or shows results: each file is one of these."""
+    rows, comparison = provenance.code(), provenance.code(comparison=True)
+    assert {name.partition("/")[0] for name in comparison} == {"comparison", "baselines"}
+    shown = {"cli.py", "__main__.py", "report", "stages/views"}
+    every = {file.relative_to(provenance.PACKAGE) for file in provenance.PACKAGE.rglob("*.py")}
+    rest = every - {Path(name) for name in rows | comparison}
+    assert rest == {file for file in every if any(file.is_relative_to(name) for name in shown)}
+    assert {"datasets/coco.py", "store/run.py", "stages/fit.py", "config.py"} <= rows.keys()
+
+
+def test_a_network_runs_on_a_machine_of_some_kind():
+    device, cpu = provenance.Machine.here(gpus=0)
+    assert (device, cpu) == ("cpu", torch.backends.cpu.get_cpu_capability())
+
+
+def test_another_cpu_is_said_and_recorded_and_goes_on(run: RunDir):
+    said, logger = io.StringIO(), logging.getLogger("sensloc.store.run")
+    handler = logging.StreamHandler(said)
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        fail(run, seen={"cpu": "AVX2"})
+        fail(run, seen={"cpu": "AVX2"})
+        assert said.getvalue() == ""
+        fail(run, seen={"cpu": "AVX512"})
+        assert re.search("cpu.*AVX512.*AVX2", said.getvalue())
+    finally:
+        logger.removeHandler(handler)
+    with run.stage("fit", seen={"cpu": "AVX2"}):
+        assert run.stages()["fit"]["seen"] == {"cpu": ["AVX2", "AVX512"]}
+    assert run.stages()["fit"]["seen"] == {"cpu": ["AVX2", "AVX512"]}
+    with run.stage("fit", seen={"cpu": "AVX512"}):
         pass
-    assert not {"report.py", "figure.py", "plots.py"} & run.facts()["code"].keys()
+    assert run.stages()["fit"]["seen"] == {"cpu": ["AVX512"]}, "a new beginning"
 
 
 def test_a_run_travels_to_workers(run: RunDir):

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from sensloc.boxes import iou, unit_boxes
-from sensloc.config import Scenes
 from sensloc.datasets.annotation import Annotation
-from sensloc.datasets.scenes import DIGIT, SIZE, ScenesReader, layers, render
+from sensloc.datasets.scenes import DIGIT, SIZE, Scenes, layers, render
 from sensloc.networks.scene_net import scene_net, train
 
 NORMALISATION = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
@@ -58,7 +57,7 @@ def contents(uri: str) -> bytes:
 
 
 def everything(root: str, count: int) -> list[tuple[Annotation, bytes]]:
-    reader = ScenesReader(Scenes(layout="scenes", root=root, count=count))
+    reader = Scenes(layout="scenes", root=root, count=count)
     found = [annotation for unit in reader.units() for annotation in reader.read(unit)]
     return [(annotation, contents(annotation.uri)) for annotation in found]
 
@@ -92,7 +91,7 @@ def test_the_scenes_go_to_any_filesystem(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 8000])
 def test_the_units_cover_every_index_once(count: int):
-    units = ScenesReader(Scenes(layout="scenes", root="unused", count=count)).units()
+    units = Scenes(layout="scenes", root="unused", count=count).units()
     assert [i for unit in units for i in range(unit["start"], unit["stop"])] == list(range(count))
 
 

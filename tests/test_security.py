@@ -23,7 +23,7 @@ from test_datasets import reader
 
 from sensloc.errors import ClassifierError, DatasetError
 from sensloc.methods.least_squares import LinearMap
-from sensloc.networks.sources import read_state
+from sensloc.networks.weights import read_state
 
 # ------------------------------------------------------------------------------- our code
 

@@ -34,14 +34,13 @@ from sensloc.images.decode import decode
 from sensloc.methods import constant, linear
 from sensloc.methods.least_squares import LinearMap, NormalEquations
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import load_network
 from sensloc.report.status import Code, status
 from sensloc.rows import true_boxes, vectors
 from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import count_classes, predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
-from sensloc.stages.sensitivity import sensitivity
+from sensloc.stages.sensitivity import require_same_weights, sensitivity
 from sensloc.stages.whole_run import localize
 from sensloc.store.run import RunDir, RunError
 
@@ -84,7 +83,7 @@ def test_workers_keep_the_memory_that_they_free() -> None:
 
 def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
     config = small_run.config
-    network = load_network(config.classifier, small_run.at("classifier.pt"))
+    network = config.classifier.load(small_run.at("classifier.pt"))
     make = MapMaker(
         prepare(network, config.classifier),
         config.classifier.mean,
@@ -331,6 +330,18 @@ def test_other_weights_are_refused_by_name(small_run: RunDir, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"weights: '[0-9a-f]{32}' there"):
         sensitivity(run)
     assert table(run, "sensitivity").equals(table(small_run, "sensitivity"))
+
+
+def test_another_kind_of_device_is_refused_by_name(small_run: RunDir, tmp_path: Path) -> None:
+    run = copied(small_run, tmp_path / "copy")
+    facts = run.facts()
+    facts["stages"]["sensitivity"]["of"]["device"] = "NVIDIA H100"
+    run.write("run.json", json.dumps(facts))
+    with pytest.raises(RunError, match="device: 'NVIDIA H100' there, 'cpu' here"):
+        require_same_weights(run)
+    cut_off(run, "sensitivity")
+    with pytest.raises(RunError, match="device: 'NVIDIA H100' there, 'cpu' here"):
+        sensitivity(run)
 
 
 def test_an_image_that_changed_since_the_manifest_is_an_error_row(

@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensloc.config import WebDataset
-from sensloc.datasets.webdataset import WebDatasetReader
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.errors import SenslocError, StorageError, one_line
 from sensloc.images import fetch as images
 from sensloc.images.decode import read
@@ -303,7 +302,7 @@ def test_storage_that_stays_away_is_said_with_the_uri_and_what_to_do(
 
 def test_an_outage_is_no_row_of_a_shard(proxy: Proxy) -> None:
     """Neither an error row nor a shard that ends early: the job stops and goes on later."""
-    reader = WebDatasetReader(WebDataset(layout="webdataset", root="s3://bucket"))
+    reader = WebDataset(layout="webdataset", root="s3://bucket")
     (unit,) = reader.units()
     (row,) = reader.read(unit)
     assert "not a tar file" in str(row.error)

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.maker import map_maker
 from sensloc.heatmaps.passes import Options, look
-from sensloc.networks.prepare import Prepared, prepare, randomised, tapped
+from sensloc.networks.prepare import Prepared, prepare, tapped
+from sensloc.networks.python_function import Python
 from sensloc.networks.scene_net import scene_net
 from sensloc.networks.taps import FEATURES, PIXELS, locate
+from sensloc.networks.weights import randomised
 
 SIZE = 64
+CONFIG = Python(source="python", function="m:f", classes=tuple("abcde"), input_size=SIZE)
 
 
 def probe(n: int = 1, size: int = SIZE) -> Tensor:
@@ -108,7 +111,7 @@ def test_every_heat_map_of_a_transformer_depends_on_every_part_of_the_image():
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     make = map_maker(
         vit,
-        lambda network, taps: prepare(network, 5, SIZE, taps=taps),
+        lambda network, taps: prepare(network, CONFIG, taps=taps),
         NAMES,
         Options(),
         mean=(0.5,) * 3,
@@ -126,7 +129,7 @@ def test_every_heat_map_of_a_transformer_depends_on_every_part_of_the_image():
     with pytest.raises(ClassifierError, match="CAM needs a network"):
         map_maker(
             vit,
-            lambda network, taps: prepare(network, 5, SIZE, taps=taps),
+            lambda network, taps: prepare(network, CONFIG, taps=taps),
             ["cam"],
             Options(),
             mean=(0.5,) * 3,

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensloc.config import Config, WebDataset
-from sensloc.datasets import Annotation, reader_for
-from sensloc.datasets.webdataset import WebDatasetReader
+from sensloc.config import Config
+from sensloc.datasets import Annotation
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.errors import DatasetError
 from sensloc.images.fetch import fetch
 from sensloc.stages import pack as packing
@@ -52,8 +52,8 @@ def sample(i: int, size: int = 700) -> Members:
     return [(f"n01_{i}.jpg", bytes([i]) * size), (f"n01_{i}.json", note())]
 
 
-def reader(root: object, **options: Any) -> WebDatasetReader:
-    return WebDatasetReader(WebDataset(layout="webdataset", root=str(root), **options))
+def reader(root: object, **options: Any) -> WebDataset:
+    return WebDataset(layout="webdataset", root=str(root), **options)
 
 
 def read(root: object, **options: Any) -> list[Annotation]:
@@ -393,7 +393,7 @@ def packed(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_rows_from_shards_equal_rows_from_files(packed: tuple[Path, RunDir]) -> None:
     run = packed[1]
-    files = reader_for(run.config.dataset)
+    files = run.config.dataset
     there = {r.image_id: r for unit in files.units() for r in files.read(unit) if not r.left_out}
     here = {row.image_id: row for row in read(run.url)}
     assert here.keys() == there.keys()
@@ -480,8 +480,7 @@ RealData = Callable[[str], Path]
 
 def test_the_notes_and_images_of_real_photographs_come_back(real_data: RealData) -> None:
     """Names, boxes and bytes of a class of ILSVRC, through the writer and the reader alone."""
-    dataset = config(real_data("imagenet-mini"), Path("unused")).dataset
-    files = reader_for(dataset)
+    files = config(real_data("imagenet-mini"), Path("unused")).dataset
     rows = [row for row in files.read(files.units()[0]) if not row.left_out][:20]
     contents = [Path(row.uri).read_bytes() for row in rows]
     ((data, _),) = packing.tars(iter(zip(map(asdict, rows), contents, strict=True)))

@@ -69,10 +69,11 @@ def compare(run: RunDir) -> str:
 
 
 def _claim(run: RunDir) -> None:
-    """Begin ``compare/``, or make sure that it was begun by this config on these maps."""
+    """Begin ``compare/``, or make sure that it was begun by this config and code on these maps."""
     stages = run.stages()
     mine = {
         "compare": run.config.compare.identity,
+        "code": provenance.code(comparison=True),
         "maps made": stages["sensitivity"]["begun"],
         "linear map fitted": stages["fit"]["begun"],
     }

@@ -26,7 +26,7 @@ from sensloc.images.decode import Pixels, read
 from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import randomised
+from sensloc.networks.weights import randomised
 from sensloc.rows import true_boxes, vectors
 from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
 from sensloc.store import tables

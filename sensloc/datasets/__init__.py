@@ -1,51 +1,34 @@
-"""Dataset readers: one file per layout, each from a layout to the same ``Annotation`` rows."""
+"""The layouts of data sets: one file each, from a config section to ``Annotation`` rows.
 
-from typing import assert_never
+To add a layout, write its file (a subclass of ``Dataset``) and add it to ``AnyDataset``.
+"""
 
-from sensloc.config import (
-    AnyDataset,
-    Coco,
-    ImageNet,
-    Images,
-    Scenes,
-    Table,
-    TinyImageNet,
-    Voc,
-    WebDataset,
-)
-from sensloc.datasets.annotation import Annotation, Reader
-from sensloc.datasets.coco import CocoReader
-from sensloc.datasets.imagenet import ImageNetReader
-from sensloc.datasets.plain import ImagesReader
-from sensloc.datasets.table import TableReader
-from sensloc.datasets.tiny_imagenet import TinyImageNetReader
-from sensloc.datasets.voc import VocReader
-from sensloc.datasets.webdataset import WebDatasetReader
-from sensloc.errors import DatasetError
+from typing import Annotated
 
-__all__ = ["Annotation", "DatasetError", "Reader", "reader_for"]
+from pydantic import Field
 
+from sensloc.datasets.annotation import Annotation
+from sensloc.datasets.coco import Coco
+from sensloc.datasets.dataset import Dataset, Reader, Unboxed
+from sensloc.datasets.imagenet import ImageNet
+from sensloc.datasets.images import Images
+from sensloc.datasets.scenes import Scenes
+from sensloc.datasets.table import Table
+from sensloc.datasets.tiny_imagenet import TinyImageNet
+from sensloc.datasets.voc import Voc
+from sensloc.datasets.webdataset import WebDataset
 
-def reader_for(dataset: AnyDataset) -> Reader:
-    """The reader of a config's ``[dataset]``."""
-    match dataset:
-        case ImageNet():
-            return ImageNetReader(dataset)
-        case TinyImageNet():
-            return TinyImageNetReader(dataset)
-        case Voc():
-            return VocReader(dataset)
-        case Coco():
-            return CocoReader(dataset)
-        case Table():
-            return TableReader(dataset)
-        case WebDataset():
-            return WebDatasetReader(dataset)
-        case Images():
-            return ImagesReader(dataset)
-        case Scenes():
-            from sensloc.datasets.scenes import ScenesReader  # scikit-learn, for this layout only
+__all__ = ["Annotation", "AnyDataset", "Dataset", "Reader", "Unboxed"]
 
-            return ScenesReader(dataset)
-        case _:
-            assert_never(dataset)
+AnyDataset = Annotated[
+    ImageNet
+    | TinyImageNet
+    | Voc
+    | Coco
+    | Table
+    | WebDataset
+    | Images
+    | Scenes,
+    Field(discriminator="layout"),
+]  # fmt: skip
+"""The section ``[dataset]``: the key ``layout`` chooses among these."""

@@ -1,14 +1,19 @@
-"""What every dataset reader yields, and the two calls that every reader answers."""
+"""The one row that every layout is read into."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sensloc.boxes import Convention
 from sensloc.errors import one_line
 
 Unit = dict[str, Any]
 """One piece of reading work: a small dict of plain values (str, int, list of them)."""
+
+NO_BOX = "no box"
+"""Why an image without a box is left out."""
+
+EMPTY_CLASS = "empty class"
+"""Why a class without images, which is a row of its own, is left out."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,3 @@ class Annotation:
                 if name != "class_name" and not self.left_out:  # it is for people, not a name
                     error = error or f"the {name} {text!r} is not UTF-8"
         object.__setattr__(self, "error", error and one_line(error))
-
-
-class Reader(Protocol):
-    """One layout. Readers are picklable values: workers receive them whole."""
-
-    def units(self) -> list[Unit]:
-        """Cheap pieces of work, from a listing or a file size: thousands, never millions.
-
-        Raises:
-            DatasetError: the root or a required file is missing.
-        """
-        ...
-
-    def read(self, unit: Unit) -> Iterator[Annotation]:
-        """Yield the unit's images. A bad annotation is a row with ``error``, never a raise."""
-        ...

@@ -3,57 +3,46 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sensloc.config import Coco
-from sensloc.datasets.annotation import Annotation, Unit
-from sensloc.datasets.files import (
-    Object,
-    Tree,
-    class_filter,
-    declared_size,
-    inside,
-    keeps,
-    main_class,
-    number,
-    require_known,
-    shown,
-)
-from sensloc.errors import DatasetError
+from sensloc.datasets.annotation import NO_BOX, Annotation, Unit
+from sensloc.datasets.class_filter import class_filter, keeps, require_known
+from sensloc.datasets.dataset import Dataset
+from sensloc.datasets.files import inside
+from sensloc.datasets.values import Object, declared_size, main_class, number
+from sensloc.errors import DatasetError, shown
 
 LISTS = ("images", "annotations", "categories")
 
 
-@dataclass(frozen=True)
-class CocoReader:
-    """Reads COCO instances; the image id is that of the JSON file, the class a category's name.
+class Coco(Dataset):
+    """A COCO JSON file of instances, and a folder of images.
+
+    The image id is that of the JSON file, the class a category's name.
 
     An image has one class here: that of its largest object. Its boxes are all objects of that
     class; objects of other classes are ignored, and the class filter looks only at the chosen
-    class. Crowds (``iscrowd``) are no objects. ``corners`` are x, y, width, height.
+    class. Crowds (``iscrowd``) are no objects. Corners are x, y, width, height.
 
     An image without object is left out ("no box"). What is wrong with an entry is the error of
     its image, or a row of its own ("annotations[7]") where the entry names no image of the file.
     """
 
-    config: Coco
-
-    @property
-    def _tree(self) -> Tree:
-        return Tree(self.config.root)
+    layout: Literal["coco"]
+    images: str = "images"
+    annotations: str = "annotations.json"
 
     def units(self) -> list[Unit]:
-        """One: the JSON file.
+        """Return one unit, the JSON file.
 
         Raises:
             DatasetError: the root, or the file, is missing.
         """
-        self._tree.size(self.config.annotations)
-        return [{"only": class_filter(self.config.only_classes)}]
+        self.tree.size(self.annotations)
+        return [{"only": class_filter(self.only_classes)}]
 
     def read(self, unit: Unit) -> Iterator[Annotation]:
-        """All images, in the order of their ids as text.
+        """Yield all images, in the order of their ids as text.
 
         Raises:
             DatasetError: the file is not JSON or not COCO's, or it lacks a class of the filter.
@@ -67,7 +56,7 @@ class CocoReader:
                 raise self._refusal(f"categories[{row}]: {error}") from error
             if names.setdefault(category, name) != name:
                 raise self._refusal(f"category {category} is {names[category]!r} and {name!r}")
-        url = self._tree.url(self.config.annotations)
+        url = self.tree.url(self.annotations)
         require_known(unit["only"], names.values(), f"the categories of {url}")
         rows = self._rows(lists, names)
         for image_id in sorted(rows):
@@ -75,9 +64,9 @@ class CocoReader:
                 yield rows[image_id]
 
     def _load(self) -> dict[str, list[Any]]:
-        """The JSON file, with its three lists."""
+        """Return the JSON file's content, which has the three lists."""
         try:
-            loaded = json.loads(self._tree.text(self.config.annotations))
+            loaded = json.loads(self.tree.text(self.annotations))
         except (ValueError, RecursionError) as error:
             raise self._refusal(f"not a JSON file: {error}") from error
         if not isinstance(loaded, dict):
@@ -86,13 +75,13 @@ class CocoReader:
             raise self._refusal(f"its keys are {', '.join(sorted(loaded))}")
         return loaded
 
-    def _refusal(self, found: str) -> DatasetError:
-        url = self._tree.url(self.config.annotations)
-        return DatasetError(f"{url}: {found}; expected an object with lists {', '.join(LISTS)}")
+    def _refusal(self, problem: str) -> DatasetError:
+        url = self.tree.url(self.annotations)
+        return DatasetError(f"{url}: {problem}; expected an object with lists {', '.join(LISTS)}")
 
     def _rows(self, lists: dict[str, list[Any]], names: dict[str, str]) -> dict[str, Annotation]:
-        """A row for each image, and for each entry that belongs to none, by image id."""
-        file = self.config.annotations
+        """Return a row for each image, and for each entry that belongs to none, by image id."""
+        file = self.annotations
         objects, errors = _objects(lists["annotations"], names)
         rows = {}
         for row, entry in enumerate(lists["images"]):
@@ -107,7 +96,7 @@ class CocoReader:
             error, uri, size = errors.pop(image_id, None), "", None
             try:
                 path = inside(str(_field(entry, "file_name")))
-                uri = self._tree.url(f"{self.config.images}/{path}")
+                uri = self.tree.url(f"{self.images}/{path}")
                 size = declared_size(entry.get("width"), entry.get("height"))
             except ValueError as problem:
                 error = f"{where}: {problem}"
@@ -120,7 +109,7 @@ class CocoReader:
                 convention="xywh",
                 source="coco",
                 size=size,
-                left_out=None if corners or error else "no box",
+                left_out=None if corners or error else NO_BOX,
                 error=f"{file}: {error}" if error else None,
             )
         orphans = {image_id: f"{image_id} is not in images" for image_id in objects} | errors
@@ -132,7 +121,7 @@ class CocoReader:
 def _objects(
     entries: list[Any], names: dict[str, str]
 ) -> tuple[dict[str, list[Object]], dict[str, str]]:
-    """Objects by image id; and what is wrong, by image id or, without one, by entry."""
+    """Return objects by image id; and what is wrong, by image id or, without one, by entry."""
     objects: dict[str, list[Object]] = defaultdict(list)
     errors: dict[str, str] = {}
     for row, entry in enumerate(entries):
@@ -147,7 +136,7 @@ def _objects(
 
 
 def _object(entry: dict[str, Any], names: dict[str, str]) -> Object:
-    """One entry of ``annotations``."""
+    """Return the object of an entry of ``annotations``."""
     category, box = str(_field(entry, "category_id")), _field(entry, "bbox")
     if category not in names:
         raise ValueError(f"category_id {category} is not in categories")
@@ -157,7 +146,7 @@ def _object(entry: dict[str, Any], names: dict[str, str]) -> Object:
 
 
 def _field(entry: Any, key: str) -> Any:
-    """A value that an entry must have."""
+    """Return a value that an entry must have."""
     if not isinstance(entry, dict) or entry.get(key) is None:
         raise ValueError(f"an entry without {key}")
     return entry[key]

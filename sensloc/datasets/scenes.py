@@ -8,17 +8,17 @@ contrast and background.
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sensloc.config import Scenes
 from sensloc.datasets.annotation import Annotation, Unit
+from sensloc.datasets.dataset import Dataset
+from sensloc.sections import Positive
 
 SIZE = 64
 """Width and height of a scene, in pixels."""
@@ -41,23 +41,27 @@ CONTRAST = 0.6
 FAINT = 0.25
 """A stretched scan's pixels below this opacity are left out, so that its edge can be seen."""
 
-SCENES_PER_UNIT = 256
-
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ScenesReader:
-    """Renders the scenes into ``config.root`` while it lists them; one root per ``scene_seed``."""
+class Scenes(Dataset):
+    """The embedded, synthetic set: handwritten digits on crops of photographs.
 
-    config: Scenes
+    The scenes are rendered into ``root`` while they are listed: one root per ``scene_seed``.
+    """
+
+    layout: Literal["scenes"]
+    count: Positive
+    scene_seed: int = 0
+
+    scenes_per_unit: ClassVar[int] = 256
 
     def units(self) -> list[Unit]:
-        """Ranges of scene indices, ``start`` to ``stop`` (exclusive)."""
-        count = self.config.count
+        """Return ranges of scene indices, ``start`` to ``stop`` (exclusive)."""
+        size = self.scenes_per_unit
         return [
-            {"start": start, "stop": min(start + SCENES_PER_UNIT, count)}
-            for start in range(0, count, SCENES_PER_UNIT)
+            {"start": start, "stop": min(start + size, self.count)}
+            for start in range(0, self.count, size)
         ]
 
     def read(self, unit: Unit) -> Iterator[Annotation]:
@@ -66,12 +70,12 @@ class ScenesReader:
         Raises:
             OSError: a file cannot be written.
         """
-        root = self.config.root.rstrip("/")
+        root = self.root.rstrip("/")
         filesystem, _ = fsspec.url_to_fs(root)
         for digit in range(10):
             filesystem.makedirs(f"{root}/{digit}", exist_ok=True)
         for index in range(unit["start"], unit["stop"]):
-            pixels, digit, corners = render(self.config.scene_seed, index)
+            pixels, digit, corners = render(self.scene_seed, index)
             uri = f"{root}/{digit}/scene_{index:06d}.png"
             filesystem.pipe_file(uri, png(pixels))
             yield Annotation(
@@ -88,7 +92,7 @@ class ScenesReader:
 def render(
     scene_seed: int, index: int
 ) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int, int, int]]:
-    """One scene, a pure function of its arguments (both at least 0).
+    """Render a scene, a pure function of its arguments (both at least 0).
 
     Returns:
         uint8 [64, 64, 3] pixels, the digit, and the edges x0, y0, x1, y1 in pixels of the
@@ -102,10 +106,10 @@ def render(
 
 
 def layers(scene_seed: int, index: int) -> tuple[Floats, Floats, Floats, int]:
-    """What a scene is made of.
+    """Draw what a scene is made of.
 
     Returns:
-        the background with its clutter, float [64, 64, 3] in [0, 255]; the digit's opacity,
+        The background with its clutter, float [64, 64, 3] in [0, 255]; the digit's opacity,
         float [64, 64], 0 or ``FAINT`` to 1; its colour, float [3]; the digit.
     """
     rng = np.random.default_rng([scene_seed, index])
@@ -138,14 +142,14 @@ def blend(canvas: Floats, opacity: Floats, ink: Floats) -> Floats:
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """The bytes of a PNG file: lossless, so that a box is exact in the file as well."""
+    """Return the bytes of a PNG file: lossless, so that a box is exact in the file as well."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def _placed(scan: Floats, sides: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Opacity [64, 64] of a scan stretched to random ``sides`` and put at a random place."""
+    """Stretch a scan to random ``sides`` at a random place: its opacity, [64, 64]."""
     width, height = (int(side) for side in rng.integers(*sides, 2, endpoint=True))
     x, y = int(rng.integers(SIZE - width + 1)), int(rng.integers(SIZE - height + 1))
     image = Image.fromarray(scan.astype(np.float32))
@@ -157,7 +161,7 @@ def _placed(scan: Floats, sides: tuple[int, int], rng: np.random.Generator) -> F
 
 @cache
 def _material() -> tuple[list[Floats], list[int], list[Any]]:
-    """The scans cut tight (float [h, w] in [0, 1], h, w <= 8), their digits, the photographs."""
+    """Return the scans cut tight (float [h, w] in [0, 1]), their digits, the photographs."""
     from sklearn.datasets import load_digits, load_sample_images
 
     digits = load_digits()

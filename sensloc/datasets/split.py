@@ -1,4 +1,4 @@
-"""Three disjoint sets: seeded, stratified per class, decided by the image's content. numpy only.
+"""Three disjoint sets: seeded, stratified per class, decided by the image's content.
 
 An image's place in its class is the rank of a hash of its content, so that copies of one image,
 whatever their names and classes, always fall into the same set. (A copy annotated with several
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sensloc.dice import key, keys
+from sensloc.dice import key
 
-Names = Sequence[str]
 NAMES = ("train", "validation", "test")
 
 
@@ -32,39 +31,22 @@ class Split:
     owners: Mapping[int, str]
 
     @classmethod
-    def from_images(
-        cls, contents: Names, wnids: Names, shares: tuple[float, float, float], seed: int
-    ) -> "Split":
-        """Cut every class at the ranks nearest to the shares.
-
-        Args:
-            contents: [n] content hashes.
-            wnids: [n] classes.
-            shares: of train, validation and test; they sum to 1.
-            seed: of the draw.
-        """
-        classes = sorted(set(wnids))
-        code = {wnid: i for i, wnid in enumerate(classes)}
-        codes = np.array([code[wnid] for _, wnid in zip(contents, wnids, strict=True)], np.int32)
-        return cls.from_keys(keys(contents, seed), codes, classes, shares, seed)
-
-    @classmethod
     def from_keys(
         cls,
         values: npt.NDArray[np.uint64],
         codes: npt.NDArray[np.int32],
-        classes: Names,
+        classes: Sequence[str],
         shares: tuple[float, float, float],
         seed: int,
     ) -> "Split":
-        """The same of twelve bytes per image.
+        """Cut every class at the ranks nearest to the shares, of twelve bytes per image.
 
         Args:
             values: [n] ``key(content, seed)`` of each image.
             codes: [n] index of its class.
             classes: the classes, in alphabetical order.
             shares: of train, validation and test; they sum to 1.
-            seed: of the draw.
+            seed: of the contents' hash.
         """
         order = np.lexsort((codes, values))
         values, codes = values[order], codes[order]
@@ -82,12 +64,12 @@ class Split:
         return cls(seed, limits, {value: classes[i] for value, i in pairs})
 
     def __call__(self, content: str, wnid: str) -> str:
-        """The set of an image that was among those of ``from_images``."""
+        """Return the set of an image that was among those of ``from_keys``."""
         value = key(content, self.seed)
         train, validation = self.limits[self.owners.get(value, wnid)]
         return NAMES[0] if value < train else NAMES[1] if value < validation else NAMES[2]
 
 
 def _limit(ranked: npt.NDArray[np.uint64], cut: int) -> int:
-    """A value with exactly ``cut`` of the ranked ones below it."""
+    """Return a value with exactly ``cut`` of the ranked ones below it."""
     return int(ranked[cut]) if cut < len(ranked) else 1 << 64

@@ -9,78 +9,67 @@ Below the root::
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Literal
 
-from sensloc.config import TinyImageNet
-from sensloc.datasets.annotation import Annotation, Unit
-from sensloc.datasets.files import (
-    IMAGE_SUFFIXES,
-    Object,
-    Tree,
-    class_filter,
-    inside,
-    keeps,
-    number,
-    require_known,
-    stem,
-)
+from sensloc.datasets.annotation import EMPTY_CLASS, NO_BOX, Annotation, Unit
+from sensloc.datasets.class_filter import class_filter, keeps, require_known
+from sensloc.datasets.dataset import Dataset
+from sensloc.datasets.files import IMAGE_SUFFIXES, inside, stem
+from sensloc.datasets.values import Object, number
 from sensloc.errors import DatasetError
 
 
-@dataclass(frozen=True)
-class TinyImageNetReader:
-    """Reads Tiny ImageNet: its classes are those of ``wnids.txt``, other folders are ignored.
+class TinyImageNet(Dataset):
+    """Tiny ImageNet 200 as distributed: ``train/<wnid>``, ``val/val_annotations.txt``.
 
-    ``corners`` are the first and last pixel, from 0. An image without a line is left out ("no
-    box"), and so is a class of ``wnids.txt`` without images ("empty class", under the wnid as
-    image id). A line without its image is an error, under its file where another has its stem.
+    Its classes are those of ``wnids.txt``; other folders are ignored. Corners are the first and
+    last pixel, from 0. An image without a line is left out ("no box"), and so is a class of
+    ``wnids.txt`` without images ("empty class", under the wnid as image id). A line without its
+    image is an error, under its file where another has its stem.
     """
 
-    config: TinyImageNet
-
-    @property
-    def _tree(self) -> Tree:
-        return Tree(self.config.root)
+    layout: Literal["tiny_imagenet"]
+    parts: tuple[Literal["train", "val"], ...] = ("train", "val")
 
     def _class_names(self) -> dict[str, str]:
-        """Names for people, by wnid; ``words.txt`` has many more than the 200."""
-        rows = (line.partition("\t") for line in self._tree.text("words.txt").splitlines())
+        """Return the names for people, by wnid; ``words.txt`` has many more than the 200."""
+        rows = (line.partition("\t") for line in self.tree.text("words.txt").splitlines())
         return {wnid: name.strip() for wnid, _, name in rows}
 
     def units(self) -> list[Unit]:
-        """One per class of train, and one for val.
+        """Return one unit per class of train, and one for val.
 
         Raises:
             DatasetError: the root, a folder or one of the text files of the whole set is missing,
                 or ``wnids.txt`` lacks a class of the filter, or ``words.txt`` one of ``wnids.txt``.
         """
-        config, tree = self.config, self._tree
+        tree = self.tree
         wnids = sorted(set(tree.text("wnids.txt").split()))
         try:
             for wnid in wnids:
                 inside(wnid)  # each is a folder's name
         except ValueError as error:
             raise DatasetError(f"{tree.url('wnids.txt')}: {error}") from error
-        names, only = self._class_names(), class_filter(config.only_classes)
+        names, only = self._class_names(), class_filter(self.only_classes)
         require_known(only, wnids, tree.url("wnids.txt"))
         if nameless := [wnid for wnid in wnids if wnid not in names]:
             raise DatasetError(f"{tree.url('words.txt')}: has no line for {', '.join(nameless)}")
         units: list[Unit] = []
-        if "train" in config.parts:
+        if "train" in self.parts:
             tree.folders("train")
             units += [
                 {"part": "train", "wnid": wnid, "class_name": names[wnid], "only": only}
                 for wnid in wnids
                 if keeps(only, wnid)
             ]
-        if "val" in config.parts:
+        if "val" in self.parts:
             tree.size("val/val_annotations.txt")
             units.append({"part": "val", "only": only})
         return units
 
     def read(self, unit: Unit) -> Iterator[Annotation]:
-        """The unit's images, in the order of their ids."""
-        tree, part = self._tree, unit["part"]
+        """Yield the unit's images, in the order of their ids."""
+        tree, part = self.tree, unit["part"]
         if part == "train":
             wnid = unit["wnid"]
             names = {wnid: unit["class_name"]}
@@ -91,7 +80,7 @@ class TinyImageNetReader:
         images = set(tree.files(folder, IMAGE_SUFFIXES))
         if wnid and not images:
             uri = tree.url(folder)
-            yield Annotation(wnid, uri, wnid, source="tiny_imagenet/train", left_out="empty class")
+            yield Annotation(wnid, uri, wnid, source="tiny_imagenet/train", left_out=EMPTY_CLASS)
             return
         try:
             lines, missing = tree.text(file).splitlines(), None
@@ -118,7 +107,7 @@ class TinyImageNetReader:
                     convention="inclusive_0",
                     source=f"tiny_imagenet/{part}",
                     class_name=names.get(label, ""),
-                    left_out=None if own or error else "no box",
+                    left_out=None if own or error else NO_BOX,
                     error=error,
                 )
 
@@ -126,10 +115,10 @@ class TinyImageNetReader:
 def _parse(
     lines: list[str], file: str, wnid: str
 ) -> tuple[dict[str, list[Object]], dict[str, str]]:
-    """The lines of a file of boxes, where ``wnid`` is empty if each line has its own.
+    """Parse the lines of a file of boxes, where ``wnid`` is empty if each line has its own.
 
     Returns:
-        for each file name its objects; and, for names whose line is wrong, what is wrong.
+        For each file name its objects; and, for names whose line is wrong, what is wrong.
     """
     objects: dict[str, list[Object]] = {}
     errors: dict[str, str] = {}

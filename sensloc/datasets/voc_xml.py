@@ -8,25 +8,17 @@ from xml.sax.saxutils import escape
 
 from defusedxml import ElementTree
 
-from sensloc.datasets.annotation import Unit
-from sensloc.datasets.files import (
-    IMAGE_SUFFIXES,
-    Object,
-    Size,
-    Tree,
-    by_stem,
-    chunks,
-    declared_size,
-    number,
-)
+from sensloc.datasets.annotation import NO_BOX, Unit
+from sensloc.datasets.files import IMAGE_SUFFIXES, Tree, by_stem, chunks
+from sensloc.datasets.values import Object, Size, declared_size, number
 from sensloc.errors import one_line
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One image and what its annotation says; its class is not chosen yet.
+class AnnotatedImage:
+    """An image and what its annotation says; its class is not chosen yet.
 
     Attributes:
         image_id: the file stem.
@@ -48,7 +40,7 @@ class Found:
 
 
 def parse(data: bytes) -> tuple[list[Object], Size | None]:
-    """One XML file: its objects in order, and the declared size.
+    """Parse an XML file: its objects in order, and the declared size.
 
     Raises:
         ValueError: it is not XML, or not such an annotation: the message says where.
@@ -64,7 +56,7 @@ def parse(data: bytes) -> tuple[list[Object], Size | None]:
 
 
 def write(name: str, size: Size, objects: Iterable[tuple[str, Iterable[float]]]) -> bytes:
-    """What ``parse`` reads.
+    """Write an XML file that ``parse`` reads.
 
     Args:
         name: of the image's file.
@@ -86,7 +78,7 @@ def write(name: str, size: Size, objects: Iterable[tuple[str, Iterable[float]]])
 
 
 def _object(element: Any) -> Object:
-    """One <object>. Its parts (<part>), which have boxes too, are not looked at."""
+    """Return the object of an <object>; its parts (<part>), which have boxes too, are skipped."""
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("an <object> without a <name>")
@@ -106,7 +98,7 @@ def list_pairs(tree: Tree, images: str, xmls: str, size: int) -> list[Unit]:
     """List a folder of images and one of XML files, each in one call.
 
     Returns:
-        units of at most ``size`` stems: ``images`` and ``xmls`` are file names.
+        Units of at most ``size`` stems: ``images`` and ``xmls`` are file names.
 
     Raises:
         DatasetError: one of the two is missing or empty.
@@ -124,7 +116,7 @@ def list_pairs(tree: Tree, images: str, xmls: str, size: int) -> list[Unit]:
 
 def read_pairs(
     tree: Tree, image_folder: str, images: Sequence[str], xml_folder: str, xmls: Sequence[str]
-) -> Iterator[Found]:
+) -> Iterator[AnnotatedImage]:
     """Read the XML files and match them with the images, in the order of the stems.
 
     An image without XML is left out ("no box"). An XML file without its image, or one that
@@ -138,7 +130,7 @@ def read_pairs(
         image = f"{image_folder}/{image_of.get(stem, stem)}"
         uri, file = tree.url(image), files.get(stem, "")
         if not file:
-            yield Found(stem, uri, left_out="no box")
+            yield AnnotatedImage(stem, uri, left_out=NO_BOX)
             continue
         try:
             content = contents[stem]
@@ -146,7 +138,7 @@ def read_pairs(
                 raise ValueError(f"cannot be read: {content}")
             objects, size = parse(content)
         except ValueError as error:
-            yield Found(stem, uri, file, error=f"{file}: {error}")
+            yield AnnotatedImage(stem, uri, file, error=f"{file}: {error}")
             continue
         missing = None if stem in image_of else f"{file}: no image {image}.*"
-        yield Found(stem, uri, file, objects, size, error=missing)
+        yield AnnotatedImage(stem, uri, file, objects, size, error=missing)

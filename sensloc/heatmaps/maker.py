@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from sensloc.heatmaps import kind_and_stride
 from sensloc.heatmaps.passes import Options, Pass, Reading, look
-from sensloc.networks.prepare import Prepared, randomised
+from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import Tap
+from sensloc.networks.weights import randomised
 
 
 def reading(name: str, options: Options) -> Reading:

@@ -1,15 +1,15 @@
-"""The explicit mapping between classes (wnids) and a classifier's outputs."""
+"""The explicit mapping between classes (wnids) and a network's outputs."""
 
 from importlib import resources
 
 import fsspec
 
-from sensloc.config import AnyClassifier
 from sensloc.errors import ClassifierError
+from sensloc.networks.classifier import Classifier
 
 
-def class_indices(config: AnyClassifier) -> dict[str, int]:
-    """The explicit mapping from class (wnid) to the network's output.
+def class_indices(config: Classifier) -> dict[str, int]:
+    """Return the network's output of each class (wnid).
 
     Raises:
         ClassifierError: the list cannot be read, or names a class twice.
@@ -21,8 +21,8 @@ def class_indices(config: AnyClassifier) -> dict[str, int]:
     return indices
 
 
-def class_names(config: AnyClassifier) -> tuple[str, ...]:
-    """What people call each of the network's outputs: its line's first name, or the class.
+def class_names(config: Classifier) -> tuple[str, ...]:
+    """Return a name for people of each of the network's outputs: its line's first, or the class.
 
     Raises:
         ClassifierError: the list cannot be read.
@@ -30,8 +30,8 @@ def class_names(config: AnyClassifier) -> tuple[str, ...]:
     return tuple(name for _, name in _named(config))
 
 
-def _named(config: AnyClassifier) -> list[tuple[str, str]]:
-    """Each class, and its first name."""
+def _named(config: Classifier) -> list[tuple[str, str]]:
+    """Return each class, and its first name."""
     if not isinstance(config.classes, str):
         return [(wnid, wnid) for wnid in config.classes]
     parts = [line.split(maxsplit=1) for line in _class_lines(config.classes) if line.strip()]
@@ -39,6 +39,7 @@ def _named(config: AnyClassifier) -> list[tuple[str, str]]:
 
 
 def _class_lines(classes: str) -> list[str]:
+    """Return the lines of ImageNet's list, or of a file of the user's."""
     if classes == "imagenet1k":
         return resources.files("sensloc").joinpath("imagenet1k.txt").read_text().splitlines()
     try:

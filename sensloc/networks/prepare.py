@@ -12,17 +12,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sensloc.errors import ClassifierError
+from sensloc.networks.classes import class_indices
+from sensloc.networks.classifier import Classifier
 from sensloc.networks.taps import PIXELS, Layout, Place, Tap, locate
 
 log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
-
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class Prepared:
 
 def prepare(
     network: nn.Module,
-    outputs: int,
-    input_size: int,
+    config: Classifier,
     device: str = "cpu",
     taps: Iterable[Tap] = (),
     precision: Precision = "float32",
@@ -57,8 +55,7 @@ def prepare(
 
     Args:
         network: As its source made it: [n, 3, S, S] -> logits.
-        outputs: How many classes the config names.
-        input_size: S.
+        config: Names the classes and the size of the input.
         device: Where the network goes.
         taps: Where it will be read, beside its pixels and its logits.
         precision: Of its arithmetic.
@@ -70,12 +67,13 @@ def prepare(
         ClassifierError: The network has another number of outputs, or no place for a tap.
     """
     network = network.eval().requires_grad_(False)
-    probe = torch.rand(1, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
+    size, classes = config.input_size, len(class_indices(config))
+    probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = network(probe).shape[-1]
-    if found != outputs:
+        outputs = network(probe).shape[-1]
+    if outputs != classes:
         raise ClassifierError(
-            f"classifier: the network has {found} outputs, classifier.classes {outputs} names"
+            f"classifier: the network has {outputs} outputs, classifier.classes {classes} names"
         )
     return tapped(network, probe, taps, device, precision)
 
@@ -212,45 +210,3 @@ def _replace(root: nn.Module, modules: dict[str, nn.Module], name: str, new: nn.
     parent, _, child = name.rpartition(".")
     setattr(root.get_submodule(parent), child, new)
     modules[name] = new
-
-
-# --------------------------------------------------------------------------- a control
-
-
-def randomised(network: nn.Module, seed: int) -> nn.Module:
-    """Forget all that the network learned: the same architecture with random weights, in place.
-
-    Convolutions and linear layers are drawn as by He et al. 2015, biases are 0, norms are as they
-    begin. What else is learned (class tokens, position embeddings, packed projections, layer
-    scales) is drawn with a standard deviation of 0.02, as transformers begin; of one dimension, 1.
-
-    Args:
-        network: Of any architecture.
-        seed: Of the draw.
-
-    Returns:
-        The network.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, NORMS):
-                module.reset_parameters()
-            else:
-                _redraw(module)
-    return network
-
-
-def _redraw(module: nn.Module) -> None:
-    """Draw anew what a module of no known kind has learned itself, in place."""
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.02)
-        elif "bias" in name:
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.ones_(parameter)

@@ -20,16 +20,17 @@ from PIL import Image
 from pydantic import ValidationError
 
 from sensloc.boxes import Boxes
-from sensloc.config import AnyClassifier, SceneNet, Section, Sensitivity
+from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
 from sensloc.images.decode import Pixels, decode, squash
 from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox, Normalise, features_of
+from sensloc.networks import AnyClassifier
 from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.networks.sources import load_network
 from sensloc.prediction.confidence import Bin, Confidence, evidence
+from sensloc.sections import Section
 
 FORMAT = 1
 """Of the folder."""
@@ -162,8 +163,7 @@ class Localizer:
         """
         folder, facts = read_facts(str(url))
         config = facts.classifier
-        own = f"{folder}/classifier.pt" if isinstance(config, SceneNet) else None
-        network = load_network(config, own)
+        network = config.load(f"{folder}/classifier.pt")
         if (found := weights_hash(network)) != facts.weights:
             raise LocalizerError(
                 f"{folder}: the network's weights are not those of the run (their hash is {found}, "

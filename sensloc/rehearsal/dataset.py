@@ -15,10 +15,10 @@ from itertools import chain, zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
-from sensloc.config import TinyImageNet
-from sensloc.datasets import Annotation, reader_for, voc_xml
+from sensloc.datasets import Annotation, voc_xml
 from sensloc.datasets.files import chunks
 from sensloc.datasets.imagenet import DATA, NAMES, XML
+from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.errors import DatasetError, SenslocError
 from sensloc.images.fetch import ImageError, fetch, inspect
 
@@ -77,7 +77,7 @@ def make_dataset(source: str, folder: Path, rows: int) -> None:
 
 def _originals(source: str) -> list[Annotation]:
     """The boxed images of Tiny ImageNet; one of each class, then the next of each class."""
-    reader = reader_for(TinyImageNet(layout="tiny_imagenet", root=os.path.abspath(source)))
+    reader = TinyImageNet(layout="tiny_imagenet", root=os.path.abspath(source))
     classes: dict[str, list[Annotation]] = defaultdict(list)
     for unit in reader.units():
         for row in reader.read(unit):

@@ -31,13 +31,13 @@ class Code(IntEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """What a run's status is made of.
+    """How far a run is.
 
     Attributes:
         code: the state of the whole.
-        stages: per stage: its name, its state, and details.
-        job: who works on it now, or None.
-        command: that goes on with it, or None where all is done.
+        stages: each stage's name, its state, and details.
+        job: who works on the run now, or None.
+        command: what goes on with the run, or None where all is done.
     """
 
     code: Code
@@ -46,7 +46,7 @@ class Status:
     command: str | None
 
     def text(self, url: str) -> str:
-        """For a terminal."""
+        """Return the status as lines for a terminal."""
         lines = [f"{url}: {self.code.name.lower()}", aligned(self.stages)]
         if self.job is not None and not self.job["dead"]:
             lines.append(f"job: process {self.job['pid']} on {self.job['host']}")
@@ -56,7 +56,7 @@ class Status:
 
 
 def status(run: RunDir) -> Status:
-    """Look at a run directory; nothing is written."""
+    """Look at a run directory and say how far it is; nothing is written."""
     begun, job = run.stages(), lock.holder(run.url)
     if begun and begun.keys().isdisjoint(STAGES):
         wanted = list(begun)  # of another job, such as jobs/pack.py
@@ -64,8 +64,8 @@ def status(run: RunDir) -> Status:
         wanted = [name for name in STAGES if name != "compare" or name in begun]
     stages = [(name, *_state(run, name, begun.get(name))) for name in wanted]
     states = {state for _, state, _ in stages}
-    made_by = [made["command"] for name, made in begun.items() if name != "report"]
-    command: list[str] = made_by[-1] if made_by else []
+    commands = [stage["command"] for name, stage in begun.items() if name != "report"]
+    command: list[str] = commands[-1] if commands else []
     if states == {"done"}:
         return Status(Code.COMPLETE, stages, job, None)
     if job is not None and not job["dead"]:
@@ -75,46 +75,43 @@ def status(run: RunDir) -> Status:
 
 
 def _again(command: Sequence[str]) -> str:
-    """The command line of such an ``sys.argv``."""
+    """Return the command line of an ``sys.argv``."""
     first, *rest = command or [""]
     if PurePath(first).name in ("sensloc", "__main__.py"):
         return shlex.join(["sensloc", *rest])
     return shlex.join(["python", *command])
 
 
-def _state(run: RunDir, name: str, made: dict[str, Any] | None) -> tuple[str, str]:
-    """done, partial, failed or waiting; and details."""
-    if made is None:
+def _state(run: RunDir, name: str, stage: dict[str, Any] | None) -> tuple[str, str]:
+    """Return a stage's state (done, partial, failed or waiting) and details."""
+    if stage is None:
         return "waiting", ""
-    if "finished" in made:
-        known = {
-            key: made[key] for key in ("images", "rows", "errors", "test_images") if key in made
-        }
-        said = [f"{value:,} {key.replace('_', ' ')}" for key, value in known.items()]
-        return "done", ", ".join([*said, f"{made['seconds']:.0f} s"])
-    details = [_progress(run, name), f"attempt {made['attempts']}"]
-    if "failed" in made:
-        details.append(made["failed"])
-    return "failed" if "failed" in made else "partial", ", ".join(filter(None, details))
+    if "finished" in stage:
+        counts = [key for key in ("images", "rows", "errors", "test_images") if key in stage]
+        details = [f"{stage[key]:,} {key.replace('_', ' ')}" for key in counts]
+        return "done", ", ".join([*details, f"{stage['seconds']:.0f} s"])
+    details = [_progress(run, name), f"attempt {stage['attempts']}"]
+    if "failed" in stage:
+        details.append(stage["failed"])
+    return "failed" if "failed" in stage else "partial", ", ".join(filter(None, details))
 
 
 def _progress(run: RunDir, name: str) -> str:
-    """How many rows there are, of how many."""
+    """Return how much of a stage is there, and of how much."""
     if name == "manifest":
-        looked_at = _rows(run, run.files("work/inspected"))
-        return f"{looked_at:,} images inspected"
+        return f"{_rows(run, run.files('work/inspected')):,} images inspected"
     if name == "compare":
         return f"{len(run.files('compare/predictions'))} files of predictions"
     if name not in FILES:
         return ""
-    mine, whole = (run.files(folder) for folder in FILES[name])
+    written, whole = (run.files(folder) for folder in FILES[name])
     if name == "sensitivity":
-        return f"{_rows(run, mine):,} of {_rows(run, whole):,} rows"
-    return f"{len(mine)} of {len(whole)} files"
+        return f"{_rows(run, written):,} of {_rows(run, whole):,} rows"
+    return f"{len(written)} of {len(whole)} files"
 
 
 def _rows(run: RunDir, files: Sequence[str]) -> int:
-    """Of Parquet files, by their footers; one that is not whole has none."""
+    """Count the rows of Parquet files by their footers; one that is not whole has none."""
 
     def rows(file: str) -> int:
         try:

@@ -7,10 +7,10 @@ import numpy as np
 import ray
 import torch
 
-from sensloc.config import SceneNet
 from sensloc.engine import cluster
 from sensloc.images.decode import decode
 from sensloc.images.fetch import ImageError, fetch
+from sensloc.networks.scenes import SceneNet
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)

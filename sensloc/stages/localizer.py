@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 import torch
 
 import sensloc
-from sensloc.config import SceneNet
 from sensloc.engine import cluster, units
 from sensloc.heatmaps.gradient import PREDICTED
 from sensloc.images.decode import read
@@ -19,6 +18,7 @@ from sensloc.images.fetch import ImageError
 from sensloc.methods import linear
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.prepare import prepare
+from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
 from sensloc.prediction.localizer import FORMAT, Facts, Judged
 from sensloc.rows import true_boxes, vectors

@@ -11,12 +11,11 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES, chunks
-from sensloc.dice import key
 from sensloc.engine import cluster, units
 from sensloc.images.fetch import ImageError, fetch
-from sensloc.stages import manifest
+from sensloc.stages import annotations
+from sensloc.store import tables
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -34,16 +33,6 @@ INDEX = "packed"
 Sample = tuple[dict[str, Any], bytes | None]
 """A row of an annotation, and its image; none where the row has an error."""
 
-PACKED = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("shard", pa.string()),
-        ("uri", pa.string()),  # of the image that was packed
-        ("error", pa.string()),  # why there is none in the shard; null when there is
-    ]
-)
-"""One row per packed image."""
-
 
 def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
     """Write ``shard-*.tar``, and ``packed/``: which image is in which of them.
@@ -59,41 +48,40 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
         DatasetError: nothing usable under the root, or an image_id that occurs twice.
     """
     if not run.finished("pack"):
-        reader = reader_for(run.config.dataset)
-        reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
-        listing = f"{key(json.dumps(reading), 0):016x}"
+        reader = run.config.dataset
+        reading, listing = annotations.listed(reader)
         with run.stage(
             "pack",
-            *(INDEX, manifest.WORK),
+            *(INDEX, annotations.WORK),
             of={"data set's listing": listing},
             images_per_shard=images_per_shard,
         ) as facts:
-            units.each_quick(run, manifest.ANNOTATIONS, reading, manifest.read_annotations, reader)
-            drawn = manifest.draw(run)
-            spans = drawn.spans(facts["images_per_shard"])
+            annotations.read_all(run, reading, reader)
+            sample = annotations.draw_images(run)
+            spans = sample.spans(facts["images_per_shard"])
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
-            units.each_quick(run, INDEX, todo, pack_images, (drawn.seed, drawn.limit))
+            units.each_quick(run, INDEX, todo, pack_images, sample.selection)
             packed = cluster.load(run, run.files(INDEX), ["shard", "error"], errors=True)
             errors = cluster.errors_of(packed)
             facts |= {"images": len(packed) - errors, "errors": errors}
             facts |= {"shards": pc.count_distinct(packed["shard"]).as_py()}
-        run.remove(manifest.WORK)
+        run.remove(annotations.WORK)
     return "{images} images in {shards} shards, {errors} errors".format(**run.stages()["pack"])
 
 
 def pack_images(
-    run: RunDir, what: tuple[str, Sequence[manifest.Span]], drawn: manifest.Draw
+    run: RunDir, what: tuple[str, Sequence[annotations.Span]], selection: annotations.Selection
 ) -> pa.Table:
     """Some annotated images -> their shards, and the rows of the index."""
     unit, spans = what
-    rows = pa.concat_tables([manifest.read_span(run, *span) for span in spans])
+    rows = annotations.read_selected(run, spans, selection)
     packed: list[dict[str, Any]] = []
-    samples = _samples(manifest.select(rows, *drawn).to_pylist(), run)
+    samples = _samples(rows.to_pylist(), run)
     for i, (tar, of_tar) in enumerate(tars(samples)):
         name = f"shard-{unit}.tar" if i == 0 else f"shard-{unit}-{i}.tar"
         run.write(name, tar)
         packed += [row | {"shard": name} for row in of_tar]
-    return pa.Table.from_pylist(packed, PACKED)
+    return pa.Table.from_pylist(packed, tables.PACKED)
 
 
 def tars(samples: Iterator[Sample]) -> Iterator[tuple[bytes, list[dict[str, Any]]]]:

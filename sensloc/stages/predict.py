@@ -15,18 +15,18 @@ import ray
 import ray.data
 import torch
 
-from sensloc.config import Config, Evaluate, Fit, Images, Resources, WebDataset, absolute
-from sensloc.datasets import reader_for
+from sensloc.config import Config, Evaluate, Fit, Resources, absolute
+from sensloc.datasets import Unboxed
 from sensloc.datasets.files import IMAGE_SUFFIXES
-from sensloc.datasets.plain import Unboxed
-from sensloc.dice import key
+from sensloc.datasets.images import Images
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster, units
 from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
 from sensloc.images.fetch import ImageError, fetch, open_image
-from sensloc.prediction import exports
 from sensloc.prediction.localizer import Facts, Localizer, read_facts
-from sensloc.stages import manifest
+from sensloc.report import exports
+from sensloc.stages import annotations
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
 
@@ -99,21 +99,20 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
     """
     folder, facts = read_facts(localizer)
     if not run.finished("predict"):
-        reader = Unboxed(reader_for(run.config.dataset))
-        reading = {f"{i:05d}": unit for i, unit in enumerate(reader.units())}
-        made_of = {
-            "localizer": _hash(folder),
-            "list of images": f"{key(json.dumps(reading), 0):016x}",
-        }
+        reader = Unboxed(run.config.dataset)
+        reading, listing = annotations.listed(reader)
+        made_of = {"localizer": _hash(folder), "list of images": listing}
         size = run.config.resources.rows_per_block
-        with run.stage("predict", BOXES, manifest.WORK, of=made_of, rows_per_block=size) as found:
-            units.each_quick(run, manifest.ANNOTATIONS, reading, manifest.read_annotations, reader)
-            drawn = manifest.draw(run)
-            spans = drawn.spans(found["rows_per_block"])
-            make = partial(_make, run, folder, facts, spans, (drawn.seed, drawn.limit))
+        with run.stage(
+            "predict", BOXES, annotations.WORK, of=made_of, rows_per_block=size
+        ) as found:
+            annotations.read_all(run, reading, reader)
+            sample = annotations.draw_images(run)
+            spans = sample.spans(found["rows_per_block"])
+            make = partial(_make, run, folder, facts, spans, sample.selection)
             units.despite_crashes(run, BOXES, list(spans), make)
-            found |= _account(run, drawn.count)
-        run.remove(manifest.WORK)
+            found |= _account(run, sample.count)
+        run.remove(annotations.WORK)
     for name in formats:
         if not run.finished(name):
             _export(run, name, facts)
@@ -135,8 +134,8 @@ def _make(
     run: RunDir,
     folder: str,
     facts: Facts,
-    spans: dict[str, list[manifest.Span]],
-    drawn: manifest.Draw,
+    spans: dict[str, list[annotations.Span]],
+    selection: annotations.Selection,
     todo: Sequence[str],
     isolated: bool,
 ) -> None:
@@ -148,7 +147,7 @@ def _make(
     made = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(
-            partial(look, run=run, drawn=drawn, size=size, isolated=isolated),
+            partial(look, run=run, selection=selection, size=size, isolated=isolated),
             num_cpus=resources.cpus_per_task,
             ray_remote_args_fn=cluster.for_tasks,
         )
@@ -171,14 +170,18 @@ def _check(folder: str) -> None:
 
 
 def look(
-    row: dict[str, Any], run: RunDir, drawn: manifest.Draw, size: int, isolated: bool = False
+    row: dict[str, Any],
+    run: RunDir,
+    selection: annotations.Selection,
+    size: int,
+    isolated: bool = False,
 ) -> dict[str, Any]:
     """A unit's images, fetched, measured and decoded: one row, however many they are.
 
     Args:
         row: with the unit's name, and where its images are listed.
         run: the run.
-        drawn: see ``manifest.select``.
+        selection: which of the listed images take part.
         size: S, in pixels.
         isolated: each image in a child process, so that one that kills it is an error.
 
@@ -186,10 +189,8 @@ def look(
         unit; rows, JSON [n]: image_id, uri, width, height, error; pixels, uint8 [n * S * S * 3]
         as plain bytes, zeros where there is an error.
     """
-    spans = [tuple(span) for span in json.loads(row["spans"])]
-    annotated = pa.concat_tables([manifest.read_span(run, *span) for span in spans])
-    columns = ["image_id", "uri", "error"]
-    rows = manifest.select(annotated, *drawn).select(columns).to_pylist()
+    annotated = annotations.read_selected(run, json.loads(row["spans"]), selection)
+    rows = annotated.select(["image_id", "uri", "error"]).to_pylist()
     fine = [i for i, one in enumerate(rows) if one["error"] is None]
     uris, reading = [rows[i]["uri"] for i in fine], partial(_read, size=size, config=run.config)
     found = isolation.images(reading, uris, uris) if isolated else reading(uris)

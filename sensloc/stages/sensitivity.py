@@ -15,7 +15,7 @@ import ray
 import torch
 from torch import nn
 
-from sensloc.config import Config, SceneNet
+from sensloc.config import Config
 from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
 from sensloc.heatmaps import gradient as gradients
@@ -24,8 +24,8 @@ from sensloc.images import isolation
 from sensloc.images.decode import Pixels, read
 from sensloc.images.fetch import ImageError
 from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.networks.sources import load_network
 from sensloc.store import tables
+from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,12 @@ def sensitivity(run: RunDir) -> None:
 
     Raises:
         RunError: the table does not hold every row of the manifest exactly once, or the weights
-            are not those of the attempt that was cut off.
+            or the device are not those of the attempt that was cut off.
     """
     run.require("manifest")
-    with run.stage("sensitivity", "sensitivity", of={"weights": weights(run)}) as facts:
+    digest, machine = _looked_at(run)
+    of = {"weights": digest, "device": machine.device}
+    with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         wanted, began = units.names(run, "manifest"), time.monotonic()
         made = units.despite_crashes(run, "sensitivity", wanted, partial(_make, run))
         facts |= _account(run, made, time.monotonic() - began)
@@ -70,32 +72,38 @@ def _make(run: RunDir, todo: Sequence[str], isolated: bool) -> None:
     units.finish(made, run, "sensitivity", len(todo))
 
 
-def weights(run: RunDir) -> str:
-    """A hash of the run's network, loaded and prepared once in a task.
+def _looked_at(run: RunDir) -> tuple[str, Machine]:
+    """Return a hash of the run's network, and the machine it runs on, both of a task.
 
-    An actor that cannot start is tried again and again: this says why, once.
+    The network is loaded and prepared there once: an actor that cannot start is tried again and
+    again, this says why.
     """
-    check: Any = ray.remote(num_cpus=run.config.resources.cpus_per_actor)(_weights)
-    return str(ray.get(check.remote(run)))
+    resources = run.config.resources
+    look: Any = ray.remote(num_cpus=resources.cpus_per_actor, num_gpus=resources.gpus_per_actor)(
+        _look
+    )
+    digest, machine = ray.get(look.remote(run))
+    return digest, machine
 
 
 def require_same_weights(run: RunDir) -> str:
-    """The same, of a run whose maps are made.
+    """Return the hash of the run's network, which made its maps on such a device.
 
     Raises:
-        RunError: they were made by others.
+        RunError: another network made them, or another kind of device; which is named.
     """
-    found = weights(run)
-    if found != run.stages()["sensitivity"]["of"]["weights"]:
-        raise RunError(f"{run.url}: the classifier's weights are not those of sensitivity/")
-    return found
+    digest, machine = _looked_at(run)
+    here = {"weights": digest, "device": machine.device}
+    if differs := differences(run.stages()["sensitivity"]["of"], here):
+        raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
+    return digest
 
 
-def _weights(run: RunDir) -> str:
+def _look(run: RunDir) -> tuple[str, Machine]:
     network = load_network_of(run)
-    found = weights_hash(network)
+    digest = weights_hash(network)
     prepare(network, run.config.classifier)
-    return found
+    return digest, Machine.here(run.config.resources.gpus_per_actor)
 
 
 def decode_unit(row: dict[str, Any], run: RunDir, isolated: bool = False) -> dict[str, Any]:
@@ -147,8 +155,7 @@ def _manifest_rows(run: RunDir, unit: str) -> pa.Table:
 
 def load_network_of(run: RunDir) -> nn.Module:
     """The run's network, on the CPU, its number of outputs not yet checked."""
-    config = run.config.classifier
-    return load_network(config, run.at("classifier.pt") if isinstance(config, SceneNet) else None)
+    return run.config.classifier.load(run.at("classifier.pt"))
 
 
 def map_maker(

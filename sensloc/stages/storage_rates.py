@@ -6,9 +6,9 @@ from dataclasses import asdict
 from itertools import chain, islice
 from statistics import median
 
-from sensloc.config import WebDataset
-from sensloc.datasets import Annotation, reader_for
+from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
+from sensloc.datasets.webdataset import WebDataset
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.stages.pack import tars
 from sensloc.store.run import RunDir, RunError
@@ -34,7 +34,7 @@ def storage_rates(run: RunDir) -> str:
         samples = zip(map(asdict, rows), images, strict=True)
         for i, (tar, _) in enumerate(tars(samples)):
             run.write(f"shards/{i:05d}.tar", tar)
-        shards = reader_for(WebDataset(layout="webdataset", root=run.at("shards")))
+        shards = WebDataset(layout="webdataset", root=run.at("shards"))
         ways = {
             "single files": [run.at(f"single/{i}.jpg") for i in range(len(images))],
             "tar shards": [row.uri for unit in shards.units() for row in shards.read(unit)],
@@ -54,7 +54,7 @@ def storage_rates(run: RunDir) -> str:
 
 
 def _usable(run: RunDir) -> Iterator[Annotation]:
-    reader = reader_for(run.config.dataset)
+    reader = run.config.dataset
     every = chain.from_iterable(map(reader.read, reader.units()))
     return (row for row in every if not row.left_out and not row.error)
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 from sensloc.report.text import summary
 from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
-from sensloc.stages.figure import figure
 from sensloc.stages.fit import fit
 from sensloc.stages.localizer import localizer
 from sensloc.stages.manifest import manifest
-from sensloc.stages.report import report
 from sensloc.stages.sensitivity import sensitivity
+from sensloc.stages.views.figure import figure
+from sensloc.stages.views.report import report
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)

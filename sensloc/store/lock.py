@@ -42,7 +42,7 @@ def held(url: str, lost: Callable[[], None], beat: float = BEAT) -> Iterator[Non
     """Hold the lock of a run directory.
 
     Args:
-        url: of the directory, local or on an object store.
+        url: where the directory is, local or on an object store.
         lost: called, from another thread, when another job has taken over.
         beat: seconds between two renewals.
 
@@ -50,42 +50,43 @@ def held(url: str, lost: Callable[[], None], beat: float = BEAT) -> Iterator[Non
         LockedError: another job holds it.
     """
     files, folder = _at(url)
-    mine = {
+    job = {
         "job": uuid.uuid4().hex,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "beat": 0,
     }
-    path = _take(files, folder, mine, PATIENCE / BEAT * beat)
+    path = _take(files, folder, job, PATIENCE / BEAT * beat)
     done = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(files, path, mine, done, lost, beat), daemon=True)
+    keeper = threading.Thread(target=_keep, args=(files, path, job, done, lost, beat), daemon=True)
     keeper.start()
     try:
         yield
     finally:
         done.set()
         keeper.join()
-        if (_read(files, path) or {}).get("job") == mine["job"]:
+        if (_read(files, path) or {}).get("job") == job["job"]:
             files.rm_file(path)
 
 
 def holder(url: str) -> dict[str, Any] | None:
-    """Who holds the lock, or left it: host, pid, and whether it is known to be dead."""
+    """Return who holds the lock, or left it: host, pid, and whether it is known to be dead."""
     files, folder = _at(url)
-    found = _newest(files, folder)
-    if found is None:
+    newest = _newest(files, folder)
+    if newest is None:
         return None
-    content = _read(files, found)
+    content = _read(files, newest)
     return None if content is None else content | {"dead": _is_dead(content)}
 
 
 def _at(url: str) -> tuple[Any, str]:
+    """Return the file system of a run directory, and the path of its locks."""
     files, path = fsspec.core.url_to_fs(url)
     return files, f"{path}/{FOLDER}"
 
 
-def _take(files: Any, folder: str, mine: dict[str, Any], patience: float) -> str:
-    """Create the first lock, or the one after a dead job's. Returns its path.
+def _take(files: Any, folder: str, job: dict[str, Any], patience: float) -> str:
+    """Create the first lock, or the one after a dead job's; return its path.
 
     A listing may miss a lock that another job replaces meanwhile, and what it shows may be old by
     the time that it is acted on: so the new lock counts only if no other is beside it but the
@@ -103,14 +104,14 @@ def _take(files: Any, folder: str, mine: dict[str, Any], patience: float) -> str
             _watch(files, dead, left, patience)
     path = f"{folder}/{number + 1:06d}.json"
     try:
-        storage.create(files, path, json.dumps(mine).encode())
+        storage.create(files, path, json.dumps(job).encode())
     except FileExistsError as error:
         raise LockedError(_refusal(folder, _read(files, path) or {})) from error
     for beside in _locks(files, folder):
-        found = None if beside == path else _read(files, beside)
-        if found is not None and (beside != dead or found != left):
+        content = None if beside == path else _read(files, beside)
+        if content is not None and (beside != dead or content != left):
             files.rm_file(path)
-            raise LockedError(_refusal(folder, found))
+            raise LockedError(_refusal(folder, content))
     if dead is not None:
         if files.exists(dead):
             files.rm_file(dead)
@@ -119,7 +120,7 @@ def _take(files: Any, folder: str, mine: dict[str, Any], patience: float) -> str
 
 
 def _watch(files: Any, path: str, left: dict[str, Any], patience: float) -> None:
-    """Wait until a lock has not been renewed for so long, or is gone.
+    """Wait until a lock has not been renewed for ``patience`` seconds, or is gone.
 
     Raises:
         LockedError: it was renewed.
@@ -136,6 +137,7 @@ def _watch(files: Any, path: str, left: dict[str, Any], patience: float) -> None
 
 
 def _refusal(folder: str, other: dict[str, Any]) -> str:
+    """Return the message about a job that holds the lock."""
     return (
         f"{folder.rpartition('/')[0]}: another job works on this run (process "
         f"{other.get('pid', '?')} on {other.get('host', '?')}): wait for it or stop it, or choose "
@@ -146,7 +148,7 @@ def _refusal(folder: str, other: dict[str, Any]) -> str:
 def _keep(
     files: Any,
     path: str,
-    mine: dict[str, Any],
+    job: dict[str, Any],
     done: threading.Event,
     lost: Callable[[], None],
     beat: float,
@@ -154,17 +156,17 @@ def _keep(
     """Renew the lock until ``done``; a store that does not answer is asked again."""
     while not done.wait(beat):
         try:
-            if (_read(files, path) or {}).get("job") != mine["job"]:
+            if (_read(files, path) or {}).get("job") != job["job"]:
                 lost()
                 return
-            mine["beat"] += 1
-            storage.replace(files, path, json.dumps(mine).encode())
+            job["beat"] += 1
+            storage.replace(files, path, json.dumps(job).encode())
         except Exception as error:  # every file system raises kinds of its own
             log.warning("%s cannot be renewed now: %s", path, error)
 
 
 def _is_dead(content: dict[str, Any]) -> bool:
-    """Is the holder a process of this machine that is no more?"""
+    """Tell whether the holder is a process of this machine that is no more."""
     if content.get("host") != socket.gethostname():
         return False
     try:
@@ -177,24 +179,27 @@ def _is_dead(content: dict[str, Any]) -> bool:
 
 
 def _locks(files: Any, folder: str) -> list[str]:
+    """Return the paths of all locks, as the storage lists them now."""
     files.invalidate_cache()
     return sorted(files.glob(f"{folder}/*.json"))
 
 
 def _newest(files: Any, folder: str) -> str | None:
+    """Return the path of the lock of the highest number, if there is a lock."""
     return max(_locks(files, folder), key=_number, default=None)
 
 
 def _number(path: str) -> int:
+    """Return the number in a lock's name."""
     return int(Path(path).stem)
 
 
 def _read(files: Any, path: str) -> dict[str, Any] | None:
-    """A lock's content; empty where it is just being written; None where it is gone."""
+    """Return a lock's content: empty where it is just being written, None where it is gone."""
     try:
-        found = json.loads(files.cat_file(path))
+        content = json.loads(files.cat_file(path))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

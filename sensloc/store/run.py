@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ STAGES = (
 """In an order in which each comes after those that it builds on."""
 
 MOST_DIFFERENCES = 8
+"""As many are named in a message."""
 
 
 class RunError(SenslocError):
@@ -40,8 +41,8 @@ class RunDir:
     """A folder or object-store prefix that holds one run.
 
     Attributes:
-        url: of the directory.
-        config: of the run.
+        url: where the directory is.
+        config: the run's.
     """
 
     url: str
@@ -62,7 +63,7 @@ class RunDir:
 
     @classmethod
     def found(cls, url: str) -> "RunDir":
-        """The run in a directory, whoever made it.
+        """Return the run in a directory, whoever made it.
 
         Raises:
             RunError: there is none, or this version of sensloc cannot read its config.
@@ -77,10 +78,10 @@ class RunDir:
         return cls(url, config)
 
     def _refuse(self, differences: list[str]) -> None:
-        """Stop if there are any.
+        """Refuse to go on with a run that was made otherwise.
 
         Raises:
-            RunError: naming them.
+            RunError: there are differences; names them.
         """
         if not differences:
             return
@@ -109,21 +110,21 @@ class RunDir:
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
 
     def at(self, name: str) -> str:
-        """URL of a file or folder of the run."""
+        """Return the URL of a file or folder of the run."""
         return f"{self.url}/{name}"
 
     def path(self, name: str) -> str:
-        """The same without its protocol, as ``filesystem`` and ``arrow`` want it."""
+        """Return ``at`` without its protocol, as ``filesystem`` and ``arrow`` want it."""
         return str(fsspec.core.url_to_fs(self.at(name))[1])
 
     def files(self, stage: str) -> list[str]:
-        """The Parquet files of a stage, sorted, as ``path`` gives them."""
+        """Return the Parquet files of a stage, sorted, as ``path`` gives them."""
         files = self.filesystem
         files.invalidate_cache()  # other processes write here too
         return sorted(files.glob(f"{self.path(stage)}/*.parquet"))
 
     def exists(self, name: str) -> bool:
-        """Is there such a file or folder?"""
+        """Tell whether there is such a file or folder."""
         self.filesystem.invalidate_cache()
         return bool(self.filesystem.exists(self.path(name)))
 
@@ -133,7 +134,7 @@ class RunDir:
         storage.replace(self.filesystem, self.path(name), data)
 
     def read(self, name: str) -> bytes:
-        """A file whole."""
+        """Return a file whole."""
         return bytes(self.filesystem.cat_file(self.path(name)))
 
     def remove(self, *names: str) -> None:
@@ -158,29 +159,38 @@ class RunDir:
     # ----------------------------------------------------------------------- stages
 
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty before the first stage has begun."""
+        """Return what ``run.json`` says; nothing before the first stage has begun."""
         try:
             return dict(json.loads(self.read("run.json")))
         except FileNotFoundError:
             return {}
 
     def stages(self) -> dict[str, dict[str, Any]]:
-        """The stages that have begun, by name: see ``stage``."""
+        """Return the stages that have begun, by name: see ``stage``."""
         return dict(self.facts().get("stages", {}))
 
     def finished(self, stage: str) -> bool:
-        """Has the stage been completed?"""
+        """Tell whether the stage has been completed."""
         return "finished" in self.stages().get(stage, {})
 
     def require(self, *stages: str) -> None:
-        """Stop unless the stages have been completed."""
+        """Make sure that stages have been completed.
+
+        Raises:
+            RunError: one has not; names its command.
+        """
         for stage in stages:
             if not self.finished(stage):
                 raise RunError(f"{self.url}: {stage} is not complete: run jobs/{stage}.py first")
 
     @contextmanager
     def stage(
-        self, name: str, *outputs: str, of: Mapping[str, Any] | None = None, **kept: Any
+        self,
+        name: str,
+        *outputs: str,
+        of: Mapping[str, Any] | None = None,
+        seen: Mapping[str, str] | None = None,
+        **kept: Any,
     ) -> Iterator[dict[str, Any]]:
         """Run a stage; its completion is recorded last.
 
@@ -191,6 +201,8 @@ class RunDir:
             name: of the stage.
             outputs: its files and folders in the run directory.
             of: what its rows are made of beside the config, such as a hash of weights.
+            seen: what may differ between attempts, such as the kind of CPU: all that was seen is
+                recorded, and an attempt that adds to it is logged as a warning.
             kept: values that the first attempt settles for those that go on with it.
 
         Yields:
@@ -199,42 +211,72 @@ class RunDir:
         Raises:
             RunError: it was cut off, and its rows are made of something else; which is named.
         """
+        record, stage = self._begun(name, outputs, dict(of or {}), dict(seen or {}), kept)
+        began, facts = _now(), dict(stage["kept"])
+        try:
+            yield facts
+        except BaseException as error:
+            stage["failed"] = f"{type(error).__name__}: {error}".partition("\n")[0]
+            self._record(record)
+            raise
+        seconds = round((_now() - began).total_seconds(), 2)
+        for output in outputs:
+            storage.remove_parts(self.filesystem, self.path(output))
+        stage |= {"finished": _now().isoformat(), "seconds": seconds, **facts}
+        self._record(record)
+
+    def _begun(
+        self,
+        name: str,
+        outputs: Sequence[str],
+        of: dict[str, Any],
+        seen: dict[str, str],
+        kept: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Record an attempt of a stage: see ``stage``.
+
+        Returns:
+            What ``run.json`` holds now, and in it the part that is the stage's.
+        """
         record = self.facts() or {
             "name": self.config.name,
             "config_hash": self.config.fingerprint,
             **provenance.record(self.config),
             "stages": {},
         }
-        mine = record["stages"].get(name)
-        if mine is None or "finished" in mine:
+        stage = record["stages"].get(name)
+        if stage is None or "finished" in stage:
             after = STAGES[STAGES.index(name) :] if name in STAGES else (name,)
             record["stages"] = {k: v for k, v in record["stages"].items() if k not in after}
             self._record(record)
             self.remove(*outputs)
-            mine = {"begun": _now().isoformat(), "attempts": 0, "of": dict(of or {}), "kept": kept}
+            stage = {"begun": _now().isoformat(), "attempts": 0, "of": of, "seen": {}, "kept": kept}
         else:
-            self._refuse(provenance.differences(mine["of"], dict(of or {})))
+            self._refuse(provenance.differences(stage["of"], of))
             log.info("%s goes on where it was cut off", name)
-        mine = {k: v for k, v in mine.items() if k != "failed"}
-        mine |= {"attempts": mine["attempts"] + 1, "command": sys.argv}
-        record["stages"][name] = mine
+        stage = {key: value for key, value in stage.items() if key != "failed"}
+        stage["seen"] = {
+            key: _also(stage.get("seen", {}).get(key, []), seen[key], key) for key in seen
+        }
+        stage |= {"attempts": stage["attempts"] + 1, "command": sys.argv}
+        record["stages"][name] = stage
         self._record(record)
-        began, facts = _now(), dict(mine["kept"])
-        try:
-            yield facts
-        except BaseException as error:
-            mine["failed"] = f"{type(error).__name__}: {error}".partition("\n")[0]
-            self._record(record)
-            raise
-        seconds = round((_now() - began).total_seconds(), 2)
-        for output in outputs:
-            storage.remove_parts(self.filesystem, self.path(output))
-        whole = {"finished": _now().isoformat(), "seconds": seconds, **facts}
-        record["stages"][name] = {**mine, **whole}
-        self._record(record)
+        return record, stage
 
     def _record(self, record: Mapping[str, Any]) -> None:
         self.write("run.json", json.dumps(record, indent=2))
+
+
+def _also(before: list[str], value: str, key: str) -> list[str]:
+    """Return the values that attempts saw and another one's, after a warning if it is new."""
+    if value in before:
+        return before
+    if before:
+        log.warning(
+            "goes on with %s %s, and was begun with %s: rows may differ by rounding",
+            *(key, value, ", ".join(before)),
+        )
+    return [*before, value]
 
 
 def _now() -> datetime:

@@ -60,4 +60,5 @@ def remove_parts(files: Any, folder: str) -> None:
 
 
 def _protocols(files: Any) -> tuple[str, ...]:
+    """Return the names of a file system's protocols."""
     return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)

@@ -1,4 +1,7 @@
-"""The schemas of every table: Parquet with plain columns, readable by anyone."""
+"""The schemas of a run's tables: Parquet with plain columns, readable by anyone.
+
+Those of paired statistics stand with them in ``sensloc/scoring``.
+"""
 
 from typing import Any
 
@@ -6,6 +9,22 @@ import pyarrow as pa
 
 BOX = pa.list_(pa.float32(), 4)
 """xyxy in the unit square of the original image."""
+
+ANNOTATION = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("wnid", pa.string()),
+        ("corners", pa.list_(pa.list_(pa.float64()))),
+        ("convention", pa.string()),
+        ("source", pa.string()),
+        ("class_name", pa.string()),
+        ("size", pa.list_(pa.int64())),
+        ("left_out", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""One row per ``sensloc.datasets.Annotation``, while a manifest is made."""
 
 MANIFEST = pa.schema(
     [
@@ -27,7 +46,7 @@ MANIFEST = pa.schema(
 
 
 def sensitivity(grid: int) -> pa.Schema:
-    """The manifest's columns and the map: one row per row of the manifest."""
+    """Return the manifest's columns and the map's: one row per row of the manifest."""
     fields = [field for field in MANIFEST if field.name != "error"]
     return pa.schema(
         [
@@ -113,6 +132,16 @@ BOXES = pa.schema(
 )
 """One row per image that was predicted."""
 
+PACKED = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("shard", pa.string()),
+        ("uri", pa.string()),  # of the image that was packed
+        ("error", pa.string()),  # why there is none in the shard; null when there is
+    ]
+)
+"""One row per packed image."""
+
 CORLOC = pa.schema(
     [
         ("method", pa.string()),
@@ -130,5 +159,5 @@ CORLOC = pa.schema(
 
 
 def fixed(values: Any, kind: pa.DataType) -> pa.FixedSizeListArray:
-    """A numpy array [n, k] as a column of fixed-size lists, without copying a value at a time."""
+    """Make a column of fixed-size lists of an array [n, k], not value by value."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind), values.shape[1])

@@ -6,7 +6,7 @@ import logging
 import pyarrow.compute as pc
 
 from sensloc.engine import cluster
-from sensloc.prediction import exports
+from sensloc.report import exports
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
