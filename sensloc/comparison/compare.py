@@ -19,6 +19,7 @@ from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
 from sensloc.comparison.subsets import label_efficiency_and_unseen
+from sensloc.comparison.table import methods_table
 from sensloc.engine import cluster, units
 from sensloc.methods import catalogue, threshold
 from sensloc.report import comparison
@@ -60,7 +61,7 @@ def compare(run: RunDir) -> str:
         units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries)
         judged = paired.Judged.from_table(_predictions(run), list(entries))
         ms = milliseconds(run, entries)
-        table = comparison.table(judged, chosen, _max_box_acc(run), ms, run.config)
+        table = methods_table(judged, chosen, _max_box_acc(run), ms, run.config.evaluate)
         labels, unseen = label_efficiency_and_unseen(run)
         _write(run, judged, table, labels, unseen, _recall(run))
         facts |= {"test_images": len(judged.image_id), "chosen": chosen}

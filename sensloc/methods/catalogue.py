@@ -97,3 +97,31 @@ def columns(methods: Iterable[str]) -> set[str]:
     single = {**THRESHOLD, **MASS, **COLOCALIZATION}
     read = {column for name in methods for column in LINEAR.get(name, (single.get(name, ""),))}
     return read - {""}
+
+
+# --------------------------------------------------------------------------- the reports
+
+REFERENCE = "sensitivity"
+"""The paper's method: every other is compared with it, and the report begins with it."""
+
+BEST_CONSTANT = "constant_tuned"
+"""The best box that looks at no image: the report names it beside the paper's method."""
+
+PAPER: Mapping[str, float] = {
+    "constant_mean": 12.34,
+    "objectness": 37.42,
+    "colocalization_sift": 53.20,
+    "sensitivity": 82.76,
+}
+"""CorLoc in percent, of Ebrahimpour & Noelle, Table 1: on their images, by their protocol."""
+
+CONTROLS = frozenset({"proposal_random", "random_network", "permuted_map", "pooled_image"})
+"""Floors and controls: no system that anyone would choose for its speed."""
+
+CHARTED = frozenset(
+    {
+        *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
+        *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),
+    }
+)
+"""The methods that charts draw where there are more than can be told apart."""

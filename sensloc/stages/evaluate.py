@@ -13,7 +13,7 @@ from sensloc.boxes import area, iou, largest
 from sensloc.config import Evaluate
 from sensloc.engine import cluster, units
 from sensloc.methods import Method
-from sensloc.report.text import markdown
+from sensloc.report.text import corloc_markdown
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
@@ -33,7 +33,7 @@ def evaluate(run: RunDir) -> None:
         table = corloc_table(counts, list(methods), config.evaluate)
         run.write("corloc/corloc.parquet", units.parquet(table, cluster.stamp(run)))
         errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
-        run.write("table.md", markdown(table, config, errors))
+        run.write("table.md", corloc_markdown(table, config, errors))
         facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
 
