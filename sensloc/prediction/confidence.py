@@ -102,7 +102,7 @@ def _logistic(x: Values) -> Values:
 
 
 @dataclass(frozen=True)
-class Bin:
+class ConfidenceBin:
     """Images of like confidence.
 
     Attributes:
@@ -118,7 +118,7 @@ class Bin:
 
 def reliability(
     confidence: Values, right: npt.NDArray[np.bool_], bins: int = 10
-) -> tuple[Bin, ...]:
+) -> tuple[ConfidenceBin, ...]:
     """What was promised beside what was kept: bins of as equal numbers of images as can be.
 
     Args:
@@ -129,11 +129,12 @@ def reliability(
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return tuple(
-        Bin(len(part), float(confidence[part].mean()), float(right[part].mean())) for part in parts
+        ConfidenceBin(len(part), float(confidence[part].mean()), float(right[part].mean()))
+        for part in parts
     )
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
+def calibration_error(bins: Sequence[ConfidenceBin]) -> float:
     """The expected calibration error: the mean over images of |promised - kept| of their bin."""
     total = sum(one.images for one in bins)
     return sum(one.images * abs(one.confidence - one.right) for one in bins) / max(total, 1)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from sensloc.datasets import voc_xml
 
 if TYPE_CHECKING:  # for which torch is imported
-    from sensloc.prediction.localizer import Facts
+    from sensloc.prediction.localizer import LocalizerFacts
 
 
 class Format(StrEnum):
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 """Of ``tables.BOXES``."""
 
 
-def coco(rows: Iterable[Row], facts: "Facts") -> str:
+def coco(rows: Iterable[Row], facts: "LocalizerFacts") -> str:
     """Images, annotations and categories, as pycocotools and FiftyOne load them.
 
     Every image is there; one with an error has no annotation. A category is an output of the

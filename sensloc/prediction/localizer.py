@@ -29,7 +29,7 @@ from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox, Normalise, features_of
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.networks.sources import load_network
-from sensloc.prediction.confidence import Bin, Confidence, evidence
+from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
 
 FORMAT = 1
 """Of the folder."""
@@ -39,7 +39,7 @@ class LocalizerError(SenslocError):
     """A localizer that cannot be loaded: says what is missing or differs."""
 
 
-class Judged(Section):
+class HeldOutAccuracy(Section):
     """How good the boxes were, on images of the run, where the class had to be predicted too.
 
     Attributes:
@@ -54,10 +54,10 @@ class Judged(Section):
     corloc: float
     confidence: float
     calibration_error: float
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ConfidenceBin, ...]
 
 
-class Facts(Section):
+class LocalizerFacts(Section):
     """``localizer.json``.
 
     Attributes:
@@ -88,12 +88,12 @@ class Facts(Section):
     factors: tuple[float, float]
     iou: float
     confidence: Confidence
-    validation: Judged
-    test: Judged
+    validation: HeldOutAccuracy
+    test: HeldOutAccuracy
 
 
 @dataclass(frozen=True)
-class Found:
+class PredictedBatch:
     """What is found in n images.
 
     Attributes:
@@ -144,7 +144,7 @@ class Localizer:
         box: its way from a map to a box.
     """
 
-    facts: Facts
+    facts: LocalizerFacts
     make: MapMaker
     box: LinearBox
 
@@ -173,7 +173,7 @@ class Localizer:
         linear = LinearMap.load(f"{folder}/linear_map")
         return cls(facts, make, LinearBox(linear, facts.normalise, facts.factors))
 
-    def find(self, pixels: Pixels) -> Found:
+    def find(self, pixels: Pixels) -> PredictedBatch:
         """The boxes of squashed images: uint8 [n, S, S, 3], in one batch."""
         maps = self.make(pixels, np.full(len(pixels), PREDICTED))
         finite = np.isfinite(maps.scale)
@@ -182,7 +182,7 @@ class Localizer:
         boxes = self.box.of(inputs)
         chance = self.facts.confidence(evidence(maps.probability, boxes, known))
         nan = np.where(finite, 0.0, np.nan)
-        return Found(
+        return PredictedBatch(
             maps.predicted, maps.score, maps.probability, boxes + nan[:, None], chance + nan
         )
 
@@ -212,7 +212,7 @@ class Localizer:
         ]
 
 
-def read_facts(url: str) -> tuple[str, Facts]:
+def read_facts(url: str) -> tuple[str, LocalizerFacts]:
     """The folder of a localizer, and its facts.
 
     Raises:
@@ -228,7 +228,7 @@ def read_facts(url: str) -> tuple[str, Facts]:
         except ValueError as error:
             raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
         try:
-            return folder, Facts.model_validate(read)
+            return folder, LocalizerFacts.model_validate(read)
         except ValidationError as error:
             raise LocalizerError(
                 f"{folder}/localizer.json: not of this version of sensloc: {error}"

@@ -20,7 +20,7 @@ from sensloc.methods import linear
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.prepare import prepare
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
-from sensloc.prediction.localizer import FORMAT, Facts, Judged
+from sensloc.prediction.localizer import FORMAT, HeldOutAccuracy, LocalizerFacts
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
@@ -158,10 +158,10 @@ def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
     return vectors(mine, "evidence"), np.array(mine["correct"], bool)
 
 
-def _judged(confidence: Confidence, seen: Any, right: Any) -> Judged:
+def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
     chance = confidence(seen)
     bins = reliability(chance, right)
-    return Judged(
+    return HeldOutAccuracy(
         images=len(right),
         corloc=100 * float(right.mean()),
         confidence=100 * float(chance.mean()),
@@ -179,14 +179,14 @@ def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
 
 
 def _export(
-    run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, Judged]
+    run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, HeldOutAccuracy]
 ) -> None:
     config, fitted = run.config, json.loads(run.read("fit.json"))
     wnids = tuple(class_indices(config.classifier))
     classifier = config.classifier
     if classifier.classes != "imagenet1k":  # a file that may not be where this folder goes
         classifier = classifier.model_copy(update={"classes": wnids})
-    facts = Facts(
+    facts = LocalizerFacts(
         format=FORMAT,
         version=sensloc.__version__,
         run=config.name,

@@ -25,7 +25,7 @@ from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
 from sensloc.images.fetch import ImageError, fetch, open_image
 from sensloc.prediction import exports
-from sensloc.prediction.localizer import Facts, Localizer, read_facts
+from sensloc.prediction.localizer import Localizer, LocalizerFacts, read_facts
 from sensloc.stages import manifest
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
@@ -134,7 +134,7 @@ def _hash(folder: str) -> str:
 def _make(
     run: RunDir,
     folder: str,
-    facts: Facts,
+    facts: LocalizerFacts,
     spans: dict[str, list[manifest.Span]],
     drawn: manifest.Draw,
     todo: Sequence[str],
@@ -279,7 +279,7 @@ def _account(run: RunDir, images: int) -> dict[str, Any]:
 # --------------------------------------------------------------------------- other formats
 
 
-def _export(run: RunDir, name: str, facts: Facts) -> None:
+def _export(run: RunDir, name: str, facts: LocalizerFacts) -> None:
     """``boxes/`` -> one of the formats.
 
     Raises:
@@ -307,7 +307,7 @@ def _export(run: RunDir, name: str, facts: Facts) -> None:
             run.write("yolo/classes.txt", "".join(f"{wnid}\n" for wnid in facts.wnids))
 
 
-def _write(rows: pa.Table, run: RunDir, name: str, facts: Facts) -> list[str]:
+def _write(rows: pa.Table, run: RunDir, name: str, facts: LocalizerFacts) -> list[str]:
     """A file for each image that has a box; returns their paths."""
     classes = {wnid: i for i, wnid in enumerate(facts.wnids)}
     written = []
