@@ -45,7 +45,7 @@ def methods_table(
         config: the threshold of IoU, and the bootstrap.
     """
     resampling = (config.bootstrap, config.seed, config.iou)
-    reference = catalogue.REFERENCE
+    reference = catalogue.MAIN
     if reference not in judged.methods:
         reference = judged.methods[0]
     difference = {

@@ -101,10 +101,13 @@ def columns(methods: Iterable[str]) -> set[str]:
 
 # --------------------------------------------------------------------------- the reports
 
-REFERENCE = "sensitivity"
+MAIN = "sensitivity"
 """The paper's method: every other is compared with it, and the report begins with it."""
 
-BEST_CONSTANT = "constant_tuned"
+PREDICTS = MAIN + CALIBRATED
+"""The method by which a finished run predicts the boxes of other images."""
+
+TUNED_BOX = "constant_tuned"
 """The best box that looks at no image: the report names it beside the paper's method."""
 
 PAPER: Mapping[str, float] = {
@@ -118,7 +121,7 @@ PAPER: Mapping[str, float] = {
 CONTROLS = frozenset({"proposal_random", "random_network", "permuted_map", "pooled_image"})
 """Floors and controls: no system that anyone would choose for its speed."""
 
-CHARTED = frozenset(
+DRAWN = frozenset(
     {
         *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
         *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),

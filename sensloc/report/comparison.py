@@ -158,7 +158,7 @@ def markdown(
 
 def _stands_in_smaller_tables(method: str) -> bool:
     """Return whether it does: of the calibrated methods, only the reference's twin."""
-    return method in (catalogue.base(method), catalogue.REFERENCE + catalogue.CALIBRATED)
+    return method in (catalogue.base(method), catalogue.PREDICTS)
 
 
 def _breakdowns(titles: Mapping[str, str], groups: Sequence[Row]) -> list[str]:

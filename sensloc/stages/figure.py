@@ -10,7 +10,7 @@ from sensloc.report.sheet import SheetImage, choose, contact_sheet
 from sensloc.stages.examples import Example, examples
 from sensloc.store.run import RunDir, RunError
 
-METHOD = catalogue.REFERENCE + catalogue.CALIBRATED
+METHOD = catalogue.PREDICTS
 
 
 def figure(run: RunDir) -> None:

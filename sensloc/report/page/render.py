@@ -49,7 +49,7 @@ def render(findings: RunFindings, now: datetime) -> str:
         charts=charts,
         speed_key=speed_key(findings),
         methods=[catalogue.title(name) for name in findings.charted],
-        reference=catalogue.title(catalogue.REFERENCE),
+        reference=catalogue.title(catalogue.MAIN),
         cards=findings.cards,
         first_errors=findings.audit["first_errors"],
         made=f"sensloc {sensloc.__version__} · {now:%Y-%m-%d %H:%M %Z}".strip(),

@@ -24,14 +24,14 @@ def charted_methods(available: Iterable[str]) -> list[str]:
         available: names of the methods that gave predictions.
 
     Returns:
-        All of them that have a title, or ``catalogue.CHARTED`` alone where those are more than a
+        All of them that have a title, or ``catalogue.DRAWN`` alone where those are more than a
         chart can tell apart.
     """
     ordered = [name + twin for name in catalogue.TITLES for twin in ("", catalogue.CALIBRATED)]
     known = [name for name in ordered if name in set(available)]
     if len(known) <= charts.MOST:
         return known
-    return [name for name in known if name in catalogue.CHARTED]
+    return [name for name in known if name in catalogue.DRAWN]
 
 
 def chart_specs(findings: RunFindings) -> dict[str, charts.Spec]:
@@ -59,7 +59,7 @@ def chart_specs(findings: RunFindings) -> dict[str, charts.Spec]:
 
 
 def _reference_first(titles: Sequence[str]) -> list[str]:
-    return sorted(titles, key=lambda title: title != catalogue.title(catalogue.REFERENCE))
+    return sorted(titles, key=lambda title: title != catalogue.title(catalogue.MAIN))
 
 
 def _curves(findings: RunFindings) -> list[Row]:

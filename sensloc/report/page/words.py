@@ -39,9 +39,9 @@ Tile = tuple[str, str, str]
 def sentences(findings: RunFindings) -> dict[str, str]:
     """Return the sentences of the page, by their places in page.html."""
     by_method = {row["method"]: row for row in findings.corloc}
-    reference = by_method[catalogue.REFERENCE]
-    calibrated = by_method[catalogue.REFERENCE + catalogue.CALIBRATED]
-    constant = by_method[catalogue.BEST_CONSTANT]
+    reference = by_method[catalogue.MAIN]
+    calibrated = by_method[catalogue.PREDICTS]
+    constant = by_method[catalogue.TUNED_BOX]
     validation, test = findings.localizer.validation, findings.localizer.test
     return {
         "corloc": f"{reference['corloc']:.1f}",
