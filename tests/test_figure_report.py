@@ -2,7 +2,6 @@
 
 import io
 import random
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -90,15 +89,13 @@ def height(examples: list[SheetImage]) -> int:
 
 
 def test_the_sheet_is_a_png_that_grows_with_its_rows():
-    heights = [height([example()] * n) for n in (0, 1, 2, 3, 10)]
-    assert heights[0] == heights[1] == heights[2]
-    assert all(a <= b for a, b in pairwise(heights))
-    assert 1500 < heights[-1] < 2000
+    none, two, three = (height([example()] * n) for n in (0, 2, 3))
+    assert none == two < three
 
 
-@pytest.mark.parametrize("title", ["", "a $ sign", "$x^$ and $y_$", "crème brûlée", "\\frac"])
-def test_any_class_name_can_be_drawn(title: str):
-    assert height([example(title, aspect) for aspect in (0.2, 6)]) > 300
+def test_any_class_name_can_be_drawn():
+    titles = ["", "a $ sign", "$x^$ and $y_$", "crème brûlée", "\\frac"]
+    assert height([example(title, aspect) for title in titles for aspect in (0.2, 6)]) > 300
 
 
 def test_the_sheet_shows_the_pixels_the_map_and_both_boxes():

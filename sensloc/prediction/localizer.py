@@ -1,0 +1,262 @@
+"""A fitted run as one small folder that finds boxes: it needs no annotation and no cluster.
+
+The folder is ``localizer/`` of a run directory. It may be copied anywhere::
+
+    localizer.json    what the run did: network, maps, classes, factors, confidence
+    linear_map.npz    the linear map; .json beside it
+    classifier.pt     the network's weights, only where the run trained them itself
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import ValidationError
+
+from sensloc.boxes import Boxes
+from sensloc.config import AnyClassifier, SceneNet, Section, Sensitivity
+from sensloc.errors import SenslocError
+from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
+from sensloc.images.decode import Pixels, decode, squash
+from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
+from sensloc.methods.least_squares import LinearMap
+from sensloc.methods.linear import LinearBox, Normalise, features_of
+from sensloc.networks.prepare import prepare, weights_hash
+from sensloc.networks.sources import load_network
+from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
+
+FORMAT = 1
+"""The version of the folder's layout."""
+
+
+class LocalizerError(SenslocError):
+    """A localizer cannot be loaded; the message says what is missing or differs."""
+
+
+class HeldOutAccuracy(Section):
+    """How right boxes and confidences were on one set of the run, the class predicted too.
+
+    Attributes:
+        images: how many there were.
+        corloc: percent of the images whose box was right.
+        confidence: the mean, in percent.
+        calibration_error: the confidence's expected calibration error, in percentage points.
+        reliability: the promised beside the kept.
+    """
+
+    images: int
+    corloc: float
+    confidence: float
+    calibration_error: float
+    reliability: tuple[ConfidenceBin, ...]
+
+
+class LocalizerFacts(Section):
+    """The content of ``localizer.json``.
+
+    Attributes:
+        format: version of the folder's layout.
+        version: of sensloc.
+        run: the run's name.
+        config_hash: of the run's config.
+        classifier: the network, as the run's config has it.
+        weights: hash of the network's weights, see ``sensloc.networks.prepare.weights_hash``.
+        wnids: the class of each of the network's outputs.
+        names: of these classes, for people.
+        sensitivity: how maps are made.
+        normalise: how a map is scaled before the linear map.
+        factors: by which the box's width and height are scaled.
+        iou: the IoU from which a box was right.
+        confidence: the chance that a box is right, from its evidence.
+        validation: accuracy on the set that the confidence was learned on.
+        test: accuracy on a set that nothing was learned on.
+    """
+
+    format: int
+    version: str
+    run: str
+    config_hash: str
+    classifier: AnyClassifier
+    weights: str
+    wnids: tuple[str, ...]
+    names: tuple[str, ...]
+    sensitivity: Sensitivity
+    normalise: Normalise
+    factors: tuple[float, float]
+    iou: float
+    confidence: Confidence
+    validation: HeldOutAccuracy
+    test: HeldOutAccuracy
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """The classes and boxes that were predicted for n images.
+
+    Attributes:
+        predicted: [n] int64, the network's output of the predicted class.
+        score: [n] float32, that class's logit.
+        probability: [n] float32, its softmax.
+        boxes: float64 [n, 4], unit xyxy; nan where the derivative is not finite.
+        confidence: [n] float64, the chance that the box is right; nan there too.
+    """
+
+    predicted: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    boxes: Boxes
+    confidence: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class and the box that were predicted for one image.
+
+    Attributes:
+        wnid: the predicted class.
+        class_name: the class's name for people.
+        probability: of that class, in [0, 1].
+        box: x0, y0, x1, y1, the edges in pixels of the image as it was given.
+        confidence: the chance that its IoU with the object is as high as the run asked for.
+    """
+
+    wnid: str
+    class_name: str
+    probability: float
+    box: tuple[float, float, float, float]
+    confidence: float
+
+
+AnyImage = Image.Image | npt.NDArray[np.uint8] | bytes | str | Path
+"""An image of Pillow, uint8 [h, w, 3] RGB, a file's bytes, or its path or URL."""
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """A classifier and the linear map that was learned from its gradients.
+
+    Attributes:
+        facts: of the run that made it.
+        make: makes sensitivity maps.
+        box: gets boxes from maps.
+    """
+
+    facts: LocalizerFacts
+    make: MapMaker
+    box: LinearBox
+
+    @classmethod
+    def load(cls, url: str | Path, device: str = "cpu") -> "Localizer":
+        """Read a localizer.
+
+        Args:
+            url: folder of a finished run, or of a copy of its ``localizer``.
+            device: where the network runs: "cpu" or "cuda".
+
+        Raises:
+            LocalizerError: There is none, or the weights are not those that the run had.
+            ClassifierError: The network cannot be built.
+        """
+        folder, facts = read_facts(str(url))
+        config = facts.classifier
+        trained = f"{folder}/classifier.pt" if isinstance(config, SceneNet) else None
+        network = load_network(config, trained)
+        if (weights := weights_hash(network)) != facts.weights:
+            raise LocalizerError(
+                f"{folder}: the network's weights are not those of the run (their hash is "
+                f"{weights}, not {facts.weights}): install the package versions of "
+                "localizer.json's run"
+            )
+        make = map_maker(prepare(network, config, device), config, facts.sensitivity, device)
+        linear = LinearMap.load(f"{folder}/linear_map")
+        return cls(facts, make, LinearBox(linear, facts.normalise, facts.factors))
+
+    def find(self, pixels: Pixels) -> PredictedBatch:
+        """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
+        maps = self.make(pixels, np.full(len(pixels), PREDICTED))
+        finite = np.isfinite(maps.scale)
+        known = np.where(finite[:, None], maps.map, 0)
+        boxes = self.box.of(features_of([known], self.facts.normalise))
+        chance = self.facts.confidence(evidence(maps.probability, boxes, known))
+        nan = np.where(finite, 0.0, np.nan)
+        return PredictedBatch(
+            maps.predicted, maps.score, maps.probability, boxes + nan[:, None], chance + nan
+        )
+
+    def predict(self, images: Sequence[AnyImage]) -> list[Prediction]:
+        """Find the object of each image, in one batch: a gradient for each is held in memory.
+
+        Raises:
+            ImageError: An image cannot be read; the error names its file if it has one.
+        """
+        if not images:
+            return []
+        size = self.facts.classifier.input_size
+        pixels, sides = zip(*(_open(image, size) for image in images), strict=True)
+        whole = replace(self, make=replace(self.make, batch_size=len(images)))
+        predicted = whole.find(np.stack(pixels))
+        scaled = predicted.boxes * np.tile(np.array(sides), 2)
+        return [
+            Prediction(
+                wnid=self.facts.wnids[index],
+                class_name=self.facts.names[index],
+                probability=float(predicted.probability[i]),
+                box=tuple(scaled[i].tolist()),
+                confidence=float(predicted.confidence[i]),
+            )
+            for i, index in enumerate(predicted.predicted.tolist())
+        ]
+
+
+def read_facts(url: str) -> tuple[str, LocalizerFacts]:
+    """Return the folder of a localizer, and its facts.
+
+    Args:
+        url: folder of a finished run, or of a copy of its ``localizer``.
+
+    Raises:
+        LocalizerError: There is none, or one of another version.
+    """
+    url = url.rstrip("/")
+    for folder in (url, f"{url}/localizer"):
+        try:
+            with fsspec.open(f"{folder}/localizer.json", "rb") as file:
+                content: Any = json.load(file)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
+        try:
+            return folder, LocalizerFacts.model_validate(content)
+        except ValidationError as error:
+            raise LocalizerError(
+                f"{folder}/localizer.json: not of this version of sensloc: {error}"
+            ) from error
+    raise LocalizerError(
+        f"{url}: no localizer there: finish that run (jobs/status.py says how), or name its folder"
+    )
+
+
+def _open(image: AnyImage, size: int) -> tuple[Pixels, tuple[int, int]]:
+    """Return an image's pixels, squashed to ``size``, and its width and height."""
+    if isinstance(image, str | Path):
+        (data,) = fetch([str(image)])
+        if isinstance(data, ImageError):
+            raise data
+        image = data
+    if isinstance(image, bytes):
+        with open_image(image, MAX_PIXELS) as opened:
+            sides = opened.size
+        return decode(image, size), sides
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        kind, shape = image.dtype, list(image.shape)
+        raise ImageError(f"an array {kind} {shape}, not uint8 [h, w, 3]")
+    return squash(image, size), (image.shape[1], image.shape[0])
