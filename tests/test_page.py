@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import vl_convert
 from conftest import copied
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
@@ -51,6 +51,7 @@ def as_set(counts: pa.Table) -> set[tuple]:
     return {tuple(row.values()) for row in counts.to_pylist()}
 
 
+@settings(deadline=None)  # of how fast the machine is, nothing is promised
 @given(st.lists(ROW, max_size=30), st.integers(1, 7))
 def test_parts_count_as_the_whole(rows: list[dict], step: int) -> None:
     whole = table(rows)
