@@ -135,10 +135,7 @@ def markdown(
         grid(table_lines(PROTOCOL_COLUMNS, plain)),
         protocol_notes(rows[0]["n_single"]),
         *_breakdowns({row["method"]: row["title"] for row in plain}, groups.to_pylist()),
-        "## Label efficiency",
-        _few_labels(label_spans(labels.to_pylist())),
-        "At most so many boxed images per class to learn from, and as many again to choose the "
-        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+        *_few_labels(label_spans(labels.to_pylist())),
     ]
     if len(unseen):
         sections += [
@@ -148,10 +145,10 @@ def markdown(
             "(unseen), both ways.",
         ]
     if recall:
+        shares = ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
         sections += [
             "## Recall of the objectness measure's proposals",
-            ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
-            + " proposals (IoU >= 0.5).",
+            f"{shares} proposals (IoU >= 0.5).",
         ]
     return "\n\n".join(sections) + "\n"
 
@@ -179,11 +176,16 @@ def _breakdowns(titles: Mapping[str, str], groups: Sequence[Row]) -> list[str]:
     ]
 
 
-def _few_labels(spans: Sequence[Row]) -> str:
-    """Return the table of label efficiency, of rows that ``label_spans`` returns."""
+def _few_labels(spans: Sequence[Row]) -> list[str]:
+    """Return the section on label efficiency, of rows that ``label_spans`` returns."""
     titles = {row["method"]: row["method"] for row in spans}
     headings = {row["group"]: f"{row['group']:,}" if row["group"] else "all" for row in spans}
-    return _pivot(titles, spans, headings, interval("corloc", "low", "high"))
+    return [
+        "## Label efficiency",
+        _pivot(titles, spans, headings, interval("corloc", "low", "high")),
+        "At most so many boxed images per class to learn from, and as many again to choose the "
+        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+    ]
 
 
 def _pivot(

@@ -28,6 +28,13 @@ AHEAD, BEHIND = "#1f87d1", "#8a8a8a"
 TWO_LINES = "split(replace(datum.label, /(under|over|to) /, '$1|'), '|')"
 """A Vega expression that breaks a group's name into two lines."""
 
+CLASS_RANK = (
+    "order == 'best' ? -datum.corloc : order == 'images' ? -datum.n : "
+    "order == 'name' ? datum.place : datum.corloc"
+)
+CLASS_MATCHES = "indexof(lower(datum.name + ' ' + datum.wnid), lower(search)) >= 0"
+"""Vega expressions: where a class stands, and whether the search finds it."""
+
 EDGES = ("left edge", "top edge", "right edge", "bottom edge")
 
 Spec = dict[str, Any]
@@ -146,15 +153,10 @@ def classes(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
         alt.param(name=name, value=value, bind=alt.BindDirect(element=f"#class-{name}"))
         for name, value in (("search", ""), ("order", "worst"), ("method", methods[0]))
     )
-    rank = (
-        "order == 'best' ? -datum.corloc : order == 'images' ? -datum.n : "
-        "order == 'name' ? datum.place : datum.corloc"
-    )
-    matches = "indexof(lower(datum.name + ' ' + datum.wnid), lower(search)) >= 0"
     base = (
         _chart(values)
-        .transform_filter(f"datum.method == method && {matches}")
-        .transform_calculate(rank=rank)
+        .transform_filter(f"datum.method == method && {CLASS_MATCHES}")
+        .transform_calculate(rank=CLASS_RANK)
         .encode(
             alt.Y(
                 "name:N",
