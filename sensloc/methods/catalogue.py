@@ -13,6 +13,9 @@ from typing import Literal
 CALIBRATED = "_calibrated"
 """The end of the name of a linear map's calibrated twin."""
 
+MEAN_BOX, TUNED_BOX = "constant_mean", "constant_tuned"
+"""The run's own baselines."""
+
 MAIN = "sensitivity"
 """The paper's method: the others are compared with it."""
 
@@ -131,8 +134,8 @@ class Colocalization(Entry):
 
 
 METHODS: Mapping[str, Entry] = {
-    "constant_mean": Constant(title="centre box of mean size", in_run=True, paper=12.34),
-    "constant_tuned": Constant(title="constant box, tuned on train", in_run=True, drawn=True),
+    MEAN_BOX: Constant(title="centre box of mean size", in_run=True, paper=12.34),
+    TUNED_BOX: Constant(title="constant box, tuned on train", in_run=True, drawn=True),
     "constant_class": ClassMean(title="mean box of the class", told="class"),
     "objectness": Proposal("first", title="top objectness box", paper=37.42, drawn=True),
     "colocalization_cnn": Colocalization(
@@ -193,6 +196,10 @@ def _has_twin(name: str) -> bool:
 
 OF_RUN = with_twins(name for name, line in METHODS.items() if line.in_run)
 """The methods that the run itself fits, in the order of its table."""
+
+
+DRAWN = (PREDICTS, *(name for name, line in METHODS.items() if line.drawn))
+"""The methods that the report draws even where there are too many to tell apart."""
 
 
 def columns(names: Iterable[str]) -> set[str]:

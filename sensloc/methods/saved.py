@@ -10,17 +10,19 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sensloc.errors import SenslocError
-from sensloc.methods import Fitted
+from sensloc.methods import Fitted, Method
 from sensloc.methods.constant import ClassBox, ConstantBox
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox
 from sensloc.methods.proposal import BestProposal, ChosenProposal, FirstProposal, RandomProposal
 from sensloc.methods.threshold import MassBox, ThresholdBox
+
+Kind = TypeVar("Kind", bound=Method)
 
 FOLDER = "methods"
 """The folder of a run directory that holds the methods that the run itself has fitted."""
@@ -100,6 +102,17 @@ def loads(data: bytes, where: str) -> Fitted:
         raise MethodError(f"{where}: not a method of this version of sensloc: {error}") from error
 
 
+def of_kind(method: Method, kind: type[Kind]) -> Kind:
+    """Return the method if it is of that kind.
+
+    Raises:
+        MethodError: It is of another kind.
+    """
+    if not isinstance(method, kind):
+        raise MethodError(f"a {_NAMES[kind]} is wanted, and this is a {_NAMES[type(method)]}")
+    return method
+
+
 def _plain(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     """Return a value as JSON holds it; its arrays go to ``arrays``, by their path in it."""
     if isinstance(value, np.ndarray):
@@ -141,6 +154,6 @@ def _state(value: Any) -> dict[str, Any]:
 def _made(kind: Any, state: dict[str, Any]) -> Any:
     if kind is not LinearMap:
         return kind(**state)
-    linear = LinearMap(state.pop("ridge"))
-    vars(linear).update(state)
+    linear = LinearMap()
+    linear.__dict__.update(state)
     return linear

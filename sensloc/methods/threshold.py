@@ -133,7 +133,7 @@ class MassBox:
 
 
 def choose(values: Sequence[float], correct: npt.NDArray[np.int64]) -> float:
-    """Return the value with the best CorLoc; of equals the middle one, of two middle ones the first.
+    """Return the value with the best CorLoc; of equals the (first) middle one.
 
     Args:
         values: [k] The candidates, ascending.

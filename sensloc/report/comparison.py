@@ -12,12 +12,14 @@ from sensloc.methods import catalogue
 from sensloc.report.text import PAPER, aligned, grid
 from sensloc.report.text import protocol as sentence
 from sensloc.scoring import paired
+from sensloc.scoring.accuracy import ACCURACY, accuracy
+from sensloc.scoring.counts import AREA_GROUPS
 
-REFERENCE = "sensitivity"
+REFERENCE = catalogue.MAIN
 
 TABLE = pa.schema(
     [
-        *paired.ACCURACY,
+        *ACCURACY,
         ("title", pa.string()),
         ("n_train", pa.int64()),  # boxed images that it learned from; null: none
         ("reference", pa.string()),  # what it is compared with, on the same images
@@ -33,10 +35,7 @@ TABLE = pa.schema(
 )
 """One row per method."""
 
-SHOWN = (
-    *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
-    *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),
-)
+SHOWN = catalogue.DRAWN
 """The curves of the report: as many as can be told apart."""
 
 
@@ -59,16 +58,16 @@ def table(
     evaluate = config.evaluate
     reference = REFERENCE if REFERENCE in judged.methods else judged.methods[0]
     draws = (evaluate.bootstrap, evaluate.seed)
-    accuracy = paired.accuracy(judged, *draws, evaluate.iou).to_pylist()
+    accuracies = accuracy(judged, *draws, evaluate.iou).to_pylist()
     compared = {
         row["method"]: row
         for row in paired.differences(judged, reference, *draws, evaluate.iou).to_pylist()
     }
     rows = []
-    for row in accuracy:
+    for row in accuracies:
         name = row["method"]
         other = compared.get(name, {})
-        truth = catalogue.base(name) in catalogue.READS_TRUTH
+        truth = catalogue.entry(name).told == "truth"
         rows.append(
             row
             | {
@@ -193,7 +192,7 @@ def markdown(
         grid([["method", *PROTOCOL], *protocol_lines(plain)]),
         protocol_notes(rows[0]["n_single"]),
         "## By the size of the largest object",
-        _pivot(plain, groups, "area", paired.AREA_GROUPS),
+        _pivot(plain, groups, "area", AREA_GROUPS),
         "## By what the classifier says, and by source",
         _pivot(plain, groups, "recognised", ("recognised", "not recognised")),
         _pivot(plain, groups, "source", sorted(set(_of(groups, "source")["group"].to_pylist()))),

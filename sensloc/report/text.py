@@ -7,13 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.config import Config
+from sensloc.methods.catalogue import METHODS
 
-PAPER = {
-    "constant_mean": 12.34,
-    "objectness": 37.42,
-    "colocalization_sift": 53.20,
-    "sensitivity": 82.76,
-}
+PAPER = {name: line.paper for name, line in METHODS.items() if line.paper is not None}
 """Ebrahimpour & Noelle, Table 1, in percent: their images, their protocol."""
 
 

@@ -25,7 +25,8 @@ def stretched(maps: Floats) -> Floats:
 def upsample(maps: npt.NDArray[Any], side: int) -> Floats:
     """Resample maps bilinearly, edges repeated: [n, h, w] -> [n, side, side].
 
-    Pixels are centred on halves: it is ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+    Pixels are centred on halves, as in ``torch.nn.functional.interpolate(mode="bilinear",
+    align_corners=False)``.
     """
     down, across = (_interpolation(size, side) for size in maps.shape[1:])
     return np.asarray(down @ maps @ across.T)

@@ -6,10 +6,11 @@ import pyarrow.compute as pc
 from sensloc.engine import cluster
 from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
+from sensloc.methods import catalogue
 from sensloc.report.sheet import Example, choose, contact_sheet
 from sensloc.store.run import RunDir, RunError
 
-METHOD = "sensitivity_calibrated"
+METHOD = catalogue.PREDICTS
 
 
 def figure(run: RunDir) -> None:

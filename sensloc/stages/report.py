@@ -15,8 +15,8 @@ import pyarrow.dataset as pads
 
 from sensloc.dice import keys
 from sensloc.images.decode import read
-from sensloc.methods import catalogue
-from sensloc.methods.least_squares import LinearMap
+from sensloc.methods import catalogue, saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_names
 from sensloc.prediction.localizer import read_facts
 from sensloc.report.page import gallery
@@ -60,11 +60,17 @@ def found(run: RunDir) -> Found:
         corloc=[row for part in _parts(run, "corloc", None) for row in part.to_pylist()],
         counts=counts,
         errors=_errors(run),
-        coefficients=LinearMap.load(run.at("linear_map")).coef_,
+        coefficients=_coefficients(run),
         localizer=read_facts(run.url)[1],
         cards=_cards(run, predictions, shown(counts["method"].unique().to_pylist())),
         compared={name: _table(run, name) for name in COMPARED} if compared else {},
     )
+
+
+def _coefficients(run: RunDir) -> Any:
+    """Return the linear map of the paper's method: [4, d]."""
+    place = saved.place(catalogue.MAIN)
+    return saved.of_kind(saved.loads(run.read(place), run.at(place)).method, LinearBox).linear.coef_
 
 
 def _parts(

@@ -19,9 +19,8 @@ from sensloc.report.page import charts
 from sensloc.report.page.gallery import Card, first
 from sensloc.report.page.render import Page, Table
 from sensloc.scoring import corloc, counts
-from sensloc.scoring.paired import AREA_GROUPS
 
-MAIN = "sensitivity"
+MAIN = catalogue.MAIN
 """The paper's method: the page's first figure."""
 
 FASTEST = 1.0
@@ -72,8 +71,7 @@ class Found:
 
 def shown(there: Sequence[str]) -> list[str]:
     """The methods of the charts and the gallery, in the order of their looks."""
-    known = [name + twin for name in catalogue.TITLES for twin in ("", catalogue.CALIBRATED)]
-    ours = [name for name in known if name in there]
+    ours = [name for name in catalogue.with_twins(catalogue.METHODS) if name in there]
     return ours if len(ours) <= charts.MOST else [name for name in ours if name in comparison.SHOWN]
 
 
@@ -115,8 +113,8 @@ def page(found: Found, now: datetime) -> Page:
 
 
 def _lead(found: Found) -> str:
-    ours, calibrated = found.overall[MAIN], found.overall[MAIN + catalogue.CALIBRATED]
-    tuned = found.overall["constant_tuned"]
+    ours, calibrated = found.overall[MAIN], found.overall[catalogue.PREDICTS]
+    tuned = found.overall[catalogue.TUNED_BOX]
     return (
         f"The sensitivity map's box on {ours['n_images']:,} test images, 95 % interval "
         f"{ours['ci_low']:.1f} to {ours['ci_high']:.1f}. Calibrated, it is right on "
@@ -259,21 +257,23 @@ def _charts(found: Found, methods: Sequence[str]) -> dict[str, charts.Spec]:
         "sizes": charts.sizes(
             [
                 {"method": title[row["method"]], "group": row["group"], **_share(row, found.config)}
-                for row in counts.by(tally, "method", "group")
+                for groups in counts.groups(tally, "area").values()
+                for row in groups.values()
                 if row["method"] in title
             ],
             titles,
-            AREA_GROUPS,
+            counts.AREA_GROUPS,
         ),
         "classes": charts.classes(
             [
                 {
                     "method": title[row["method"]],
                     "name": _named(row),
-                    "wnid": row["wnid"],
+                    "wnid": row["group"],
                     **_share(row, found.config),
                 }
-                for row in counts.by(tally, "method", "wnid", "class_name")
+                for groups in counts.groups(tally, "class").values()
+                for row in groups.values()
                 if row["method"] in title
             ],
             _main_first(titles),
@@ -299,13 +299,14 @@ def _main_first(titles: Sequence[str]) -> list[str]:
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    return first(row["class_name"]) or str(row["wnid"])
+    return first(row["class_name"]) or str(row["group"])
 
 
 def _share(row: Mapping[str, Any], config: Config) -> dict[str, float]:
-    one = corloc.share(row["correct"], row["n"], config.evaluate.bootstrap, config.evaluate.seed)
+    n, draws = row["n_images"], (config.evaluate.bootstrap, config.evaluate.seed)
+    one = corloc.share(row["n_correct"], n, *draws)
     return {
-        "n": row["n"],
+        "n": n,
         "corloc": round(one.value, 2),
         "low": round(one.low, 2),
         "high": round(one.high, 2),
