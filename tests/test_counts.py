@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensloc.scoring import paired
@@ -14,6 +14,8 @@ from sensloc.scoring.accuracy import accuracy, breakdown
 from sensloc.scoring.counts import COLUMNS, count, curve, groups, merge, tally
 from sensloc.store import tables
 from sensloc.store.run import RunDir
+
+LAW = settings(max_examples=30, deadline=None, derandomize=True)
 
 SHARE = st.floats(0, 1, width=32)
 
@@ -43,6 +45,7 @@ def table(rows: list[dict]) -> pa.Table:
     return pa.Table.from_pylist(made, schema)
 
 
+@LAW
 @given(st.lists(ROW, max_size=30), st.integers(1, 7), st.randoms())
 def test_counts_are_a_commutative_monoid(rows: list[dict], step: int, dice) -> None:
     whole = table(rows)
@@ -53,6 +56,7 @@ def test_counts_are_a_commutative_monoid(rows: list[dict], step: int, dice) -> N
     assert tally([whole]).equals(count(whole))
 
 
+@LAW
 @given(st.lists(ROW, max_size=30))
 def test_every_way_of_grouping_holds_every_image_once(rows: list[dict]) -> None:
     counts = count(table(rows)).to_pylist()

@@ -76,7 +76,6 @@ def offences(source: str) -> Iterator[str]:
 
 BAD = """
 import pickle
-import zipfile
 import pickle as json
 from pickle import loads
 import xml.etree.ElementTree as ET

@@ -35,6 +35,7 @@ class Entry:
         title: What the method is, in a few words.
         told: What it knows beside the image: its class, or its true boxes (a ceiling); None:
             neither, whatever ``sensitivity.label`` says.
+        control: It is a floor or a control, no system that anyone would choose for its speed.
         in_run: The run itself fits it, on all of its train images; the comparison does not.
         paper: The CorLoc of the paper's Table 1, in percent, where it reports the method.
         drawn: The report draws it even where there are too many methods to tell apart.
@@ -42,6 +43,7 @@ class Entry:
 
     title: str
     told: Literal["class", "truth"] | None = None
+    control: bool = False
     in_run: bool = False
     paper: float | None = None
     drawn: bool = False
@@ -144,7 +146,7 @@ METHODS: Mapping[str, Entry] = {
     "colocalization_sift": Colocalization(
         "box_words", title="co-localization, dense SIFT", told="class", paper=53.20
     ),
-    "proposal_random": Proposal("random", title="floor: any of the proposals"),
+    "proposal_random": Proposal("random", title="floor: any of the proposals", control=True),
     "proposal_best": Proposal("best", title="ceiling: the best of the proposals", told="truth"),
     MAIN: Linear(
         ("map",), title="sensitivity map, linear map", in_run=True, paper=82.76, drawn=True
@@ -159,9 +161,9 @@ METHODS: Mapping[str, Entry] = {
     "sensitivity_cam": Linear(
         ("map", "map_cam"), title="sensitivity map and CAM, linear map", drawn=True
     ),
-    "random_network": Linear(("map_random",), title="control: random network's map"),
-    "permuted_map": Linear(("map_permuted",), title="control: another image's map"),
-    "pooled_image": Linear(("image",), title="control: the pooled image"),
+    "random_network": Linear(("map_random",), title="control: random network's map", control=True),
+    "permuted_map": Linear(("map_permuted",), title="control: another image's map", control=True),
+    "pooled_image": Linear(("image",), title="control: the pooled image", control=True),
     "perfect_mask": Linear(
         ("map_mask",), title="ceiling: the true box as a map", told="truth", drawn=True
     ),
@@ -198,8 +200,14 @@ OF_RUN = with_twins(name for name, line in METHODS.items() if line.in_run)
 """The methods that the run itself fits, in the order of its table."""
 
 
-DRAWN = (PREDICTS, *(name for name, line in METHODS.items() if line.drawn))
+DRAWN = frozenset({PREDICTS, *(name for name, line in METHODS.items() if line.drawn)})
 """The methods that the report draws even where there are too many to tell apart."""
+
+CONTROLS = frozenset(name for name, line in METHODS.items() if line.control)
+"""Floors and controls."""
+
+PAPER = {name: line.paper for name, line in METHODS.items() if line.paper is not None}
+"""CorLoc in percent, of Ebrahimpour & Noelle, Table 1: on their images, by their protocol."""
 
 
 def columns(names: Iterable[str]) -> set[str]:

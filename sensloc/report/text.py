@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.config import Config
-from sensloc.methods.catalogue import METHODS
+from sensloc.methods import catalogue
 
-PAPER = {name: line.paper for name, line in METHODS.items() if line.paper is not None}
+PAPER = catalogue.PAPER
 """Ebrahimpour & Noelle, Table 1, in percent: their images, their protocol."""
 
 

@@ -52,6 +52,9 @@ THRESHOLDS = (0.3, 0.5, 0.7)
 STEPS = 100
 """The number of bins of IoU from 0 to 1."""
 
+PART = 10_000
+"""Rows that are counted at once: each of them is copied for every way of grouping."""
+
 KEYS = ("method", "by", "group", "class_name")
 NUMBERS = ("n_images", "n_errors", "n_correct")
 
@@ -76,7 +79,8 @@ def tally(batches: Iterable[pa.Table], threshold: float = 0.5) -> pa.Table:
         batches: Rows of the predictions, ``COLUMNS`` at least.
         threshold: The run's IoU, for the group ``largest``.
     """
-    return merge(count(rows, threshold) for rows in batches)
+    slices = (rows.slice(i, PART) for rows in batches for i in range(0, len(rows), PART))
+    return merge(count(rows, threshold) for rows in slices)
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
@@ -95,55 +99,53 @@ def count(rows: pa.Table, threshold: float = 0.5) -> pa.Table:
     area, n_boxes = _floats(rows, "area"), np.asarray(rows["n_boxes"])
     right = np.asarray(pc.fill_null(rows["correct"], False))
     recognised = np.asarray(pc.fill_null(rows["recognised"], False))
+    no_box = np.isnan(iou)
     bins = np.floor(np.nan_to_num(iou.astype(np.float64)) * STEPS).astype(np.int64)
-    parts = [
-        _grouped(rows, "all", "all", iou, right),
-        _grouped(rows, "class", rows["wnid"], iou, right),
-        _grouped(rows, "source", rows["source"], iou, right),
-        _grouped(rows, "area", np.array(AREA_GROUPS)[np.digitize(area, AREAS[1:-1])], iou, right),
-        _grouped(rows, "recognised", np.where(recognised, *RECOGNISED), iou, right),
-        _grouped(rows, "boxes", np.where(n_boxes == 1, "single", "several"), iou, right),
-        *(
-            _grouped(rows, "threshold", f"{least:g}", iou, iou >= np.float32(least))
-            for least in THRESHOLDS
-        ),
-        _grouped(rows, "largest", "all", iou, largest >= np.float32(threshold)),
-        _grouped(rows, "iou", np.where(np.isnan(iou), "none", bins.astype(str)), iou, right),
-        _grouped(left_out, "left out", "all", np.full(len(left_out), np.nan), False),
-    ]
-    return merge(parts)
+    sizes = np.array(AREA_GROUPS)[np.digitize(area, AREAS[1:-1])]
+
+    def by(name: str, group: Any, right: Any = right) -> pa.Table:
+        return _grouped(rows, name, group, no_box, right)
+
+    return merge(
+        [
+            by("all", "all"),
+            by("class", rows["wnid"]),
+            by("source", rows["source"]),
+            by("area", sizes),
+            by("recognised", np.where(recognised, *RECOGNISED)),
+            by("boxes", np.where(n_boxes == 1, "single", "several")),
+            *(by("threshold", f"{least:g}", iou >= np.float32(least)) for least in THRESHOLDS),
+            by("largest", "all", largest >= np.float32(threshold)),
+            by("iou", np.where(no_box, "none", bins.astype(str))),
+            _grouped(left_out, "left out", "all", True, False),
+        ]
+    )
 
 
-def _grouped(
-    rows: pa.Table, by: str, group: Any, iou: npt.NDArray[np.floating[Any]], right: Any
-) -> pa.Table:
-    """Count rows by method and group.
+def _grouped(rows: pa.Table, by: str, group: Any, no_box: Any, right: Any) -> pa.Table:
+    """Return n rows of the predictions as n rows of ``COUNTS``.
 
     Args:
         rows: n of them.
         by: The way of grouping.
         group: Its group, of all rows or of each.
-        iou: [n] nan where there is no box.
+        no_box: bool, of all rows or of each.
         right: bool, of all rows or of each.
     """
-    names = rows["class_name"] if by == "class" else pa.nulls(len(rows), pa.string())
-    return merge(
-        [
-            pa.table(
-                {
-                    "method": rows["method"],
-                    "by": pa.array([by] * len(rows), pa.string()),
-                    "group": group
-                    if isinstance(group, pa.ChunkedArray)
-                    else pa.array(np.broadcast_to(np.asarray(group), len(rows)), pa.string()),
-                    "class_name": names,
-                    "n_images": np.ones(len(rows), np.int64),
-                    "n_errors": np.isnan(iou).astype(np.int64),
-                    "n_correct": np.broadcast_to(right, len(rows)).astype(np.int64),
-                },
-                COUNTS,
-            )
-        ]
+    n = len(rows)
+    if not isinstance(group, pa.ChunkedArray):
+        group = pa.array(np.broadcast_to(group, n), pa.string())
+    return pa.table(
+        {
+            "method": rows["method"],
+            "by": pa.repeat(by, n),
+            "group": group,
+            "class_name": rows["class_name"] if by == "class" else pa.nulls(n, pa.string()),
+            "n_images": np.ones(n, np.int64),
+            "n_errors": np.broadcast_to(no_box, n).astype(np.int64),
+            "n_correct": np.broadcast_to(right, n).astype(np.int64),
+        },
+        COUNTS,
     )
 
 

@@ -321,7 +321,7 @@ def _speeds(found: Found) -> list[dict[str, Any]]:
     timed = [
         row
         for row in rows
-        if row["ms_per_image"] and not row["title"].startswith(("control", "floor"))
+        if row["ms_per_image"] and catalogue.base(row["method"]) not in catalogue.CONTROLS
     ]
     return [
         {
