@@ -7,10 +7,10 @@ pickles, so that reading it runs nothing.
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -75,10 +75,10 @@ def dumps(fitted: Fitted, **made_by: Any) -> bytes:
         "made_by": made_by,
     }
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # an entry's time is 1980: no file has its own
-        archive.writestr(zipfile.ZipInfo("method.json"), json.dumps(document, indent=2))
+    with ZipFile(buffer, "w") as archive:  # an entry's time is 1980: no file has its own
+        archive.writestr(ZipInfo("method.json"), json.dumps(document, indent=2))
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as file:
+            with archive.open(ZipInfo(f"{name}.npy"), "w") as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
 
@@ -98,7 +98,7 @@ def loads(data: bytes, where: str) -> Fitted:
             document = json.loads(archive.zip.read("method.json"))
             arrays = {name: archive[name] for name in archive.files if name != "method.json"}
         return Fitted(_value(document["method"], arrays), document["facts"])
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise MethodError(f"{where}: not a method of this version of sensloc: {error}") from error
 
 
