@@ -9,12 +9,13 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sensloc.errors import SenslocError
+from sensloc.methods import catalogue
 
 Positive = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -262,29 +263,10 @@ class Evaluate(Section):
     seed: int = 0
 
 
-MethodName = Literal[
-    "constant_mean",
-    "constant_tuned",
-    "constant_class",
-    "objectness",
-    "colocalization_cnn",
-    "colocalization_sift",
-    "proposal_random",
-    "proposal_best",
-    "sensitivity",
-    "gradient_threshold",
-    "gradient_mass",
-    "cam_threshold",
-    "gradcam_threshold",
-    "smoothgrad",
-    "integrated_gradients",
-    "cam_linear",
-    "sensitivity_cam",
-    "random_network",
-    "permuted_map",
-    "pooled_image",
-    "perfect_mask",
-]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(catalogue.METHODS)]
 
 
 class Compare(Section):
@@ -293,7 +275,7 @@ class Compare(Section):
     No part of ``Config.fingerprint``: a comparison is made of a run, and does not change it.
     """
 
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = get_args(MethodName)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = tuple(catalogue.METHODS)
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000

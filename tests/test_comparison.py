@@ -10,6 +10,7 @@ from sensloc.config import Config
 from sensloc.methods import catalogue
 from sensloc.report import comparison
 from sensloc.scoring import paired
+from sensloc.scoring.accuracy import breakdown
 
 N = 40
 RIGHT = {"constant_mean": 10, "sensitivity": 30, "sensitivity_calibrated": 31, "perfect_mask": 40}
@@ -54,7 +55,7 @@ def methods(config: Config) -> pa.Table:
 
 
 def page(methods: pa.Table, config: Config, unseen: pa.Table) -> str:
-    groups = paired.breakdown(judged(), 200, 0)
+    groups = breakdown(judged(), 200, 0)
     labels = pa.Table.from_pylist(
         [
             {"method": "sensitivity", "per_class": k, "draw": d, "n_train": 9, "corloc": c}

@@ -13,89 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import vl_convert
 from conftest import copied
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from sensloc.methods import catalogue
 from sensloc.report.page import charts, gallery
 from sensloc.report.page.series import charted_methods
-from sensloc.scoring import paired
-from sensloc.scoring.counts import COLUMNS, STEPS, by, curve, tally
 from sensloc.stages.report import report
 from sensloc.store.run import RunDir, RunError
-
-# --------------------------------------------------------------------------- counting
-
-ROW = st.fixed_dictionaries(
-    {
-        "method": st.sampled_from(["a", "b"]),
-        "wnid": st.sampled_from(["n1", "n2"]),
-        "iou": st.one_of(st.none(), st.floats(0, 1, width=32)),
-        "area": st.one_of(st.none(), st.floats(0, 1, width=32)),
-    }
-)
-
-
-def table(rows: list[dict]) -> pa.Table:
-    predictions = [
-        {**row, "class_name": "x", "correct": None if row["iou"] is None else row["iou"] >= 0.5}
-        for row in rows
-    ]
-    kinds = [pa.string()] * 3 + [pa.float32()] * 2 + [pa.bool_()]
-    return pa.Table.from_pylist(predictions, pa.schema(list(zip(COLUMNS, kinds, strict=True))))
-
-
-def as_set(counts: pa.Table) -> set[tuple]:
-    return {tuple(row.values()) for row in counts.to_pylist()}
-
-
-@settings(deadline=None)  # of how fast the machine is, nothing is promised
-@given(st.lists(ROW, max_size=30), st.integers(1, 7))
-def test_parts_count_as_the_whole(rows: list[dict], step: int) -> None:
-    whole = table(rows)
-    parts = [whole.slice(i, step) for i in range(0, len(whole), step)]
-    assert as_set(tally(parts)) == as_set(tally([whole]))
-    assert sum(tally(parts)["n"].to_pylist()) == sum(row["area"] is not None for row in rows)
-
-
-def test_counts_by_hand() -> None:
-    counts = tally(
-        [
-            table(
-                [
-                    {"method": "a", "wnid": "n1", "iou": 0.5, "area": 0.05},
-                    {"method": "a", "wnid": "n1", "iou": 1.0, "area": 0.1},
-                    {"method": "a", "wnid": "n2", "iou": None, "area": 0.3},  # it found no box
-                    {"method": "a", "wnid": "n2", "iou": None, "area": None},  # it cannot be read
-                ]
-            )
-        ]
-    )
-    sizes = {row["group"]: (row["n"], row["correct"]) for row in by(counts, "group")}
-    assert sizes == {"under 10 %": (1, 1), "10 to 25 %": (1, 1), "25 to 50 %": (1, 0)}
-    share = curve(counts, "a")
-    assert share[[0, 50, 51, 100]] == pytest.approx([200 / 3, 200 / 3, 100 / 3, 100 / 3])
-
-
-def test_the_counts_are_the_protocols(small_run: RunDir) -> None:
-    """Integers are compared: shares of images are the same to a rounding only."""
-    rows = pq.read_table(small_run.path("predictions"))
-    methods = list(dict.fromkeys(rows["method"].to_pylist()))
-    judged = paired.Judged.from_table(rows, methods)
-    counts = tally([rows.slice(i, 37) for i in range(0, len(rows), 37)])
-    images = judged.iou.shape[1]
-    for method, iou in zip(methods, judged.iou, strict=True):
-        per_step = np.rint(curve(counts, method) * images / 100)
-        at_least = [np.count_nonzero(iou >= k / STEPS) for k in range(STEPS + 1)]
-        assert per_step[50] == at_least[50]
-        assert np.abs(per_step - at_least).max() <= 1  # an IoU on the edge of a bin
-    groups = paired.breakdown(judged, 100, 0).to_pylist()
-    expected = {(r["method"], r["group"]): (r["n_images"], r["n_correct"]) for r in groups}
-    for row in by(counts, "method", "group"):
-        assert expected[row["method"], row["group"]] == (row["n"], row["correct"])
-
 
 # --------------------------------------------------------------------------- parts
 
@@ -129,7 +54,7 @@ def test_the_weights_stand_where_they_are_in_the_image() -> None:
 
 
 def test_what_can_be_told_apart_is_shown_in_one_order() -> None:
-    every = [*catalogue.TITLES, *(name + catalogue.CALIBRATED for name in catalogue.LINEAR)]
+    every = catalogue.with_twins(catalogue.METHODS)
     assert set(charted_methods(every)) == set(catalogue.DRAWN)
     assert len(charted_methods(every)) <= charts.MOST
     assert charted_methods(every) == charted_methods(every[::-1])

@@ -8,10 +8,11 @@ import pyarrow as pa
 from sensloc.config import Evaluate
 from sensloc.methods import catalogue
 from sensloc.scoring import paired
+from sensloc.scoring.accuracy import ACCURACY, accuracy
 
 METHODS = pa.schema(
     [
-        *paired.ACCURACY,
+        *ACCURACY,
         ("title", pa.string()),
         ("n_train", pa.int64()),  # boxed images that it learned from; null: none
         ("reference", pa.string()),  # what it is compared with, on the same images
@@ -59,13 +60,13 @@ def methods_table(
             "title": catalogue.title(row["method"]),
             "n_train": chosen[row["method"]].get("n_train"),
             "max_box_acc_v2": max_box_acc.get(row["method"]),
-            "ms_per_image": None if _reads_truth(row["method"]) else ms[row["method"]],
+            "ms_per_image": None if _told_truth(row["method"]) else ms[row["method"]],
             "paper": catalogue.PAPER.get(row["method"]),
         }
-        for row in paired.accuracy(judged, *resampling).to_pylist()
+        for row in accuracy(judged, *resampling).to_pylist()
     ]
     return pa.Table.from_pylist(rows, METHODS)
 
 
-def _reads_truth(method: str) -> bool:
-    return catalogue.base(method) in catalogue.READS_TRUTH
+def _told_truth(method: str) -> bool:
+    return catalogue.entry(method).told == "truth"

@@ -2,8 +2,8 @@
 
 The folder is ``localizer/`` of a run directory. It may be copied anywhere::
 
-    localizer.json    what the run did: network, maps, classes, factors, confidence
-    linear_map.npz    the linear map; .json beside it
+    localizer.json    what the run did: network, maps, classes, confidence
+    method.npz        the fitted method, see ``sensloc.methods.saved``
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
@@ -25,14 +25,17 @@ from sensloc.errors import SenslocError
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
 from sensloc.images.decode import Pixels, decode, squash
 from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
-from sensloc.methods.least_squares import LinearMap
-from sensloc.methods.linear import LinearBox, Normalise, features_of
+from sensloc.methods import saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.networks.sources import load_network
 from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
 
-FORMAT = 1
+FORMAT = 2
 """The version of the folder's layout."""
+
+METHOD = "method.npz"
+"""The file of the fitted method in the folder."""
 
 
 class LocalizerError(SenslocError):
@@ -70,8 +73,6 @@ class LocalizerFacts(Section):
         wnids: the class of each of the network's outputs.
         names: of these classes, for people.
         sensitivity: how maps are made.
-        normalise: how a map is scaled before the linear map.
-        factors: by which the box's width and height are scaled.
         iou: the IoU from which a box was right.
         confidence: the chance that a box is right, from its evidence.
         validation: accuracy on the set that the confidence was learned on.
@@ -87,8 +88,6 @@ class LocalizerFacts(Section):
     wnids: tuple[str, ...]
     names: tuple[str, ...]
     sensitivity: Sensitivity
-    normalise: Normalise
-    factors: tuple[float, float]
     iou: float
     confidence: Confidence
     validation: HeldOutAccuracy
@@ -174,15 +173,16 @@ class Localizer:
                 "localizer.json's run"
             )
         make = map_maker(prepare(network, config, device), config, facts.sensitivity, device)
-        linear = LinearMap.load(f"{folder}/linear_map")
-        return cls(facts, make, LinearBox(linear, facts.normalise, facts.factors))
+        with fsspec.open(f"{folder}/{METHOD}", "rb") as file:
+            box = saved.loads(file.read(), f"{folder}/{METHOD}").method
+        return cls(facts, make, saved.of_kind(box, LinearBox))
 
     def find(self, pixels: Pixels) -> PredictedBatch:
         """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
         maps = self.make(pixels, np.full(len(pixels), PREDICTED))
         finite = np.isfinite(maps.scale)
         known = np.where(finite[:, None], maps.map, 0)
-        boxes = self.box.of(features_of([known], self.facts.normalise))
+        boxes = self.box.of_maps({"map": known})
         chance = self.facts.confidence(evidence(maps.probability, boxes, known))
         nan = np.where(finite, 0.0, np.nan)
         return PredictedBatch(

@@ -21,7 +21,7 @@ from sensloc.report.text import (
     protocol_sentence,
     table_lines,
 )
-from sensloc.scoring.paired import AREA_GROUPS
+from sensloc.scoring.counts import AREA_GROUPS
 
 # --------------------------------------------------------------------------- columns
 
@@ -119,7 +119,7 @@ def markdown(
 
     Args:
         methods: rows of ``comparison.table.METHODS``.
-        groups: rows of ``paired.BREAKDOWN``.
+        groups: rows of ``accuracy.BREAKDOWN``.
         labels: rows of ``subsets.LABELS``.
         unseen: rows of ``subsets.UNSEEN``; may be empty.
         recall: percent of the objects that so many proposals hold; may be empty.
@@ -159,7 +159,7 @@ def _stands_in_smaller_tables(method: str) -> bool:
 
 
 def _breakdowns(titles: Mapping[str, str], groups: Sequence[Row]) -> list[str]:
-    """Return the sections of CorLoc by groups of images, of rows of ``paired.BREAKDOWN``."""
+    """Return the sections of CorLoc by groups of images, of rows of ``accuracy.BREAKDOWN``."""
 
     def section(by: str, names: Sequence[str]) -> str:
         rows = [row for row in groups if row["by"] == by]

@@ -15,7 +15,7 @@ import ray
 import ray.data
 import torch
 
-from sensloc.config import Config, Evaluate, Fit, Images, Resources, WebDataset, absolute
+from sensloc.config import Config, Evaluate, Images, Resources, WebDataset, absolute
 from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.plain import Unboxed
@@ -25,7 +25,7 @@ from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
 from sensloc.images.fetch import ImageError, fetch, open_image
 from sensloc.prediction import exports
-from sensloc.prediction.localizer import Localizer, LocalizerFacts, read_facts
+from sensloc.prediction.localizer import METHOD, Localizer, LocalizerFacts, read_facts
 from sensloc.stages import manifest
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
@@ -60,7 +60,6 @@ def prediction(localizer: str, images: str, output: str, resources: Resources) -
         dataset=images_at(absolute(images)),
         classifier=facts.classifier,
         sensitivity=facts.sensitivity,
-        fit=Fit(normalise=facts.normalise),
         evaluate=Evaluate(iou=facts.iou),
         resources=resources,
     )
@@ -123,9 +122,9 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
 
 
 def _hash(folder: str) -> str:
-    """Of what decides a prediction: the facts, the weights' hash among them, and the map."""
+    """Of what decides a prediction: the facts, the weights' hash among them, and the method."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("localizer.json", "linear_map.npz"):
+    for name in ("localizer.json", METHOD):
         with fsspec.open(f"{folder}/{name}", "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

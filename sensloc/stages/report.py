@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.dice import keys
-from sensloc.methods import catalogue
-from sensloc.methods.least_squares import LinearMap
+from sensloc.methods import catalogue, saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_names
 from sensloc.prediction.localizer import read_facts
 from sensloc.report.page import gallery
@@ -57,10 +59,17 @@ def gather(run: RunDir) -> RunFindings:
         counts=counts,
         charted=charted,
         errors=_errors(run),
-        coefficients=LinearMap.load(run.at("linear_map")).coef_,
+        coefficients=_coefficients(run),
         localizer=read_facts(run.url)[1],
         cards=_cards(run, predictions, charted),
     )
+
+
+def _coefficients(run: RunDir) -> npt.NDArray[np.float64]:
+    """Return the weights of the paper's method's linear map: [4, G * G]."""
+    file = saved.place(catalogue.MAIN)
+    method = saved.loads(run.read(file), run.at(file)).method
+    return np.asarray(saved.of_kind(method, LinearBox).linear.coef_)
 
 
 def _compared(run: RunDir, name: str) -> list[Row]:

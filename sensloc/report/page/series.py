@@ -11,7 +11,6 @@ from sensloc.report.page.findings import RunFindings
 from sensloc.report.page.gallery import first_synonym
 from sensloc.report.text import Row
 from sensloc.scoring import corloc, counts
-from sensloc.scoring.paired import AREA_GROUPS
 
 FASTEST = 1.0
 """Milliseconds per image: what takes less stands here in the chart."""
@@ -27,8 +26,8 @@ def charted_methods(available: Iterable[str]) -> list[str]:
         All of them that have a title, or ``catalogue.DRAWN`` alone where those are more than a
         chart can tell apart.
     """
-    ordered = [name + twin for name in catalogue.TITLES for twin in ("", catalogue.CALIBRATED)]
-    known = [name for name in ordered if name in set(available)]
+    names = set(available)
+    known = [name for name in catalogue.with_twins(catalogue.METHODS) if name in names]
     if len(known) <= charts.MOST:
         return known
     return [name for name in known if name in catalogue.DRAWN]
@@ -40,7 +39,7 @@ def chart_specs(findings: RunFindings) -> dict[str, charts.Spec]:
     titles = list(title_of.values())
     specs = {
         "iou": charts.iou_curves(_curves(findings), titles),
-        "sizes": charts.sizes(_shares(findings, "group"), titles, AREA_GROUPS),
+        "sizes": charts.sizes(_shares(findings, "area"), titles, counts.AREA_GROUPS),
         "classes": charts.classes(_class_shares(findings), _reference_first(titles)),
         "weights": charts.weights(findings.coefficients),
         "reliability": charts.reliability(
@@ -76,25 +75,36 @@ def _curves(findings: RunFindings) -> list[Row]:
     ]
 
 
-def _shares(findings: RunFindings, *keys: str) -> list[dict[str, Any]]:
-    """Return CorLoc with its interval, for each charted method and each value of the keys."""
-    counted: Sequence[Row] = counts.by(findings.counts, "method", *keys)
+def _shares(findings: RunFindings, by: str) -> list[dict[str, Any]]:
+    """Return CorLoc with its interval, for each charted method and each group of images.
+
+    Args:
+        findings: the run's.
+        by: the way of grouping, see ``sensloc.scoring.counts``.
+    """
     return [
         {
-            "method": catalogue.title(row["method"]),
-            **{key: row[key] for key in keys},
-            "n": row["n"],
-            **_interval(row["correct"], row["n"], findings.config.evaluate),
+            "method": catalogue.title(method),
+            "group": group,
+            "n": row["n_images"],
+            **_interval(row["n_correct"], row["n_images"], findings.config.evaluate),
         }
-        for row in counted
-        if row["method"] in findings.charted
+        for method, groups in counts.groups(findings.counts, by).items()
+        if method in findings.charted
+        for group, row in groups.items()
     ]
 
 
 def _class_shares(findings: RunFindings) -> list[dict[str, Any]]:
     """Return CorLoc per class, by the name that the chart shows."""
-    rows = _shares(findings, "wnid", "class_name")
-    return [{"name": first_synonym(row.pop("class_name")) or row["wnid"], **row} for row in rows]
+    classes = counts.groups(findings.counts, "class").values()
+    name_of = {wnid: row["class_name"] for rows in classes for wnid, row in rows.items()}
+    rows = _shares(findings, "class")
+    wnids = [row.pop("group") for row in rows]
+    return [
+        {"name": first_synonym(name_of[wnid]) or wnid, "wnid": wnid, **row}
+        for wnid, row in zip(wnids, rows, strict=True)
+    ]
 
 
 def _interval(correct: int, images: int, config: Evaluate) -> dict[str, float]:
