@@ -10,13 +10,14 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import fsspec
 from pydantic import Field, ValidationError, model_validator
 
 from sensloc.datasets import AnyDataset
 from sensloc.errors import SenslocError
+from sensloc.methods import catalogue
 from sensloc.networks import AnyClassifier
 from sensloc.sections import Above, NotNegative, Positive, Section, Share
 
@@ -85,29 +86,10 @@ class Evaluate(Section):
     seed: int = 0
 
 
-MethodName = Literal[
-    "constant_mean",
-    "constant_tuned",
-    "constant_class",
-    "objectness",
-    "colocalization_sift",
-    "colocalization_cnn",
-    "proposal_random",
-    "proposal_best",
-    "sensitivity",
-    "smoothgrad",
-    "integrated_gradients",
-    "gradient_threshold",
-    "gradient_mass",
-    "cam_threshold",
-    "gradcam_threshold",
-    "cam_linear",
-    "sensitivity_cam",
-    "random_network",
-    "permuted_map",
-    "pooled_image",
-    "perfect_mask",
-]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(catalogue.METHODS)]
 
 
 class Compare(Section):
@@ -117,7 +99,7 @@ class Compare(Section):
     is.
     """
 
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = get_args(MethodName)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = tuple(catalogue.METHODS)
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000

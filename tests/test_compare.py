@@ -1,6 +1,5 @@
 """The comparison on a real, local Ray: every method on the same images, resumable, honest."""
 
-import json
 from pathlib import Path
 
 import duckdb
@@ -17,21 +16,24 @@ from sensloc.baselines import objectness
 from sensloc.baselines.colocalization import Colocalization
 from sensloc.comparison.colocalize import padded
 from sensloc.comparison.compare import compare
+from sensloc.comparison.fit import METHODS, choices_of
 from sensloc.comparison.maps import MAPS
-from sensloc.comparison.subsets import learn, subsets_of
+from sensloc.comparison.subsets import subsets_of
 from sensloc.config import Compare
 from sensloc.engine import cluster
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.gradient import MapMaker
 from sensloc.images.decode import decode
 from sensloc.methods import catalogue
-from sensloc.methods.least_squares import LinearMap
-from sensloc.methods.proposal import proposed
+from sensloc.methods.constant import ConstantBox
+from sensloc.methods.proposal import FirstProposal, proposed
 from sensloc.networks.prepare import prepare
 from sensloc.networks.weights import randomised
 from sensloc.rows import vectors
 from sensloc.scoring import paired
+from sensloc.scoring.accuracy import accuracy
 from sensloc.stages.evaluate import predict
+from sensloc.stages.fit import fit_linear, fitted_methods, load_methods
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -59,8 +61,7 @@ def test_every_method_has_one_row_per_test_image(compared: RunDir, small_run: Ru
     )
     ids = set(rows_of(small_run, "sensitivity", "test")["image_id"].to_pylist())
     methods = set(predictions["method"].to_pylist())
-    calibrated = {name + catalogue.CALIBRATED for name in catalogue.LINEAR}
-    assert methods == set(SECTION.methods) | calibrated == set(corloc_of(compared))
+    assert methods == set(catalogue.with_twins(SECTION.methods)) == set(corloc_of(compared))
     for method in methods:
         mine = predictions.filter(pc.equal(predictions["method"], method))
         assert len(mine) == len(ids) == 50
@@ -242,12 +243,30 @@ def test_a_class_is_localized_as_by_the_plain_function(compared: RunDir) -> None
 def test_learning_from_all_is_the_runs_own_map(compared: RunDir) -> None:
     counts, halves = subsets_of(compared)
     (*_, everything) = counts
-    whole, first, second = learn(compared, [everything[2], *halves])
-    own = LinearMap.load(compared.at("linear_map"))
-    assert np.array_equal(whole.linear.coef_, own.coef_)
-    assert whole.factors == tuple(json.loads(compared.read("fit.json"))["factors"])
-    assert first.n_train + second.n_train == whole.n_train == 299
-    assert not np.array_equal(first.linear.coef_, second.linear.coef_)
+    subsets = [everything[2], *halves]
+    whole, first, second = fit_linear(compared, "sensitivity", ("map",), subsets)
+    own = fitted_methods(compared)
+    for name, box in (("sensitivity", whole.plain), ("sensitivity_calibrated", whole.calibrated)):
+        assert np.array_equal(box.linear.coef_, own[name].method.linear.coef_)
+        assert box.factors == own[name].method.factors
+    assert whole.mean == own["constant_mean"].method
+    assert first.sums.n + second.sums.n == whole.sums.n == 299
+    assert not np.array_equal(first.plain.linear.coef_, second.plain.linear.coef_)
+
+
+def test_every_method_is_on_disk_whole(compared: RunDir) -> None:
+    """A file holds all that its method needs: what it predicts is what the comparison says."""
+    rows = rows_of(compared, MAPS, "test")
+    methods = load_methods(compared, catalogue.with_twins(SECTION.methods), METHODS)
+    for column, chosen in choices_of(compared, methods).items():
+        index = [chosen[image_id] for image_id in rows["image_id"].to_pylist()]
+        rows = rows.append_column(column, pa.array(index))
+    predictions = rows_of(compared, "compare/predictions")
+    chosen = compared.facts()["stages"]["compare"]["chosen"]
+    for name, fitted in methods.items():
+        mine = predictions.filter(pc.equal(predictions["method"], name))
+        assert np.array_equal(vectors(mine, "box"), fitted.predict(rows).astype(np.float32)), name
+        assert fitted.facts == chosen[name]
 
 
 def test_label_counts_are_what_they_say_and_nested(compared: RunDir) -> None:
@@ -259,7 +278,7 @@ def test_label_counts_are_what_they_say_and_nested(compared: RunDir) -> None:
     train = rows_of(compared, "sensitivity", "train")
     seen: dict[int, np.ndarray] = {}
     for k, draw, subset in counts:
-        mask = subset.mask(train["image_id"].to_pylist(), train["wnid"].to_pylist(), "train")
+        mask = subset(train, "train")
         if k is not None and draw in seen:
             assert (mask >= seen[draw]).all()
         seen[draw] = mask
@@ -269,15 +288,12 @@ def test_a_method_without_what_it_reads_has_an_error_row_and_is_wrong(compared: 
     rows = rows_of(compared, MAPS, "test").slice(0, 4)
     nothing = pa.array([None, *rows["proposals"].to_pylist()[1:]], rows["proposals"].type)
     rows = rows.set_column(rows.column_names.index("proposals"), "proposals", nothing)
-    from sensloc.methods.constant import ConstantBox
-    from sensloc.methods.proposal import FirstProposal
-
     methods = {"objectness": FirstProposal(), "constant_mean": ConstantBox((0.2, 0.2, 0.8, 0.8))}
-    made = predict(rows, methods, 0.5, {"objectness": ("proposals",)})
+    made = predict(rows, methods, 0.5)
     failed = made.filter(pc.is_valid(made["error"])).to_pylist()
     assert [(row["method"], row["error"]) for row in failed] == [("objectness", "no proposals")]
     assert failed[0]["box"] is None
     judged = paired.Judged.from_table(made, list(methods))
-    accuracy = paired.accuracy(judged, 100, 0).to_pylist()
-    assert [row["n_errors"] for row in accuracy] == [1, 0]
-    assert [row["n_images"] for row in accuracy] == [4, 4]
+    said = accuracy(judged, 100, 0).to_pylist()
+    assert [row["n_errors"] for row in said] == [1, 0]
+    assert [row["n_images"] for row in said] == [4, 4]

@@ -5,10 +5,12 @@ import pyarrow as pa
 import pytest
 
 from sensloc.comparison.subsets import LABELS, UNSEEN
+from sensloc.comparison.table import METHODS, methods_table
 from sensloc.config import Config
 from sensloc.methods import catalogue
 from sensloc.report import comparison
 from sensloc.scoring import paired
+from sensloc.scoring.accuracy import breakdown
 
 N = 40
 RIGHT = {"constant_mean": 10, "sensitivity": 30, "sensitivity_calibrated": 31, "perfect_mask": 40}
@@ -46,14 +48,14 @@ def config() -> Config:
 
 
 @pytest.fixture
-def made(config: Config) -> pa.Table:
+def methods(config: Config) -> pa.Table:
     chosen = {name: {"n_train": 7} for name in RIGHT}
     ms = dict.fromkeys(RIGHT, 12.5)
-    return comparison.table(judged(), chosen, {"sensitivity": 71.0}, ms, config)
+    return methods_table(judged(), chosen, {"sensitivity": 71.0}, ms, config.evaluate)
 
 
-def page(made: pa.Table, config: Config, unseen: pa.Table) -> str:
-    groups = paired.breakdown(judged(), 200, 0)
+def page(methods: pa.Table, config: Config, unseen: pa.Table) -> str:
+    groups = breakdown(judged(), 200, 0)
     labels = pa.Table.from_pylist(
         [
             {"method": "sensitivity", "per_class": k, "draw": d, "n_train": 9, "corloc": c}
@@ -61,11 +63,11 @@ def page(made: pa.Table, config: Config, unseen: pa.Table) -> str:
         ],
         LABELS,
     )
-    return comparison.markdown(made, groups, labels, unseen, {"10": 81.25}, config)
+    return comparison.markdown(methods, groups, labels, unseen, {"10": 81.25}, config)
 
 
-def test_the_table_by_hand(made: pa.Table) -> None:
-    rows = {row["method"]: row for row in made.to_pylist()}
+def test_the_table_by_hand(methods: pa.Table) -> None:
+    rows = {row["method"]: row for row in methods.to_pylist()}
     assert list(rows) == list(RIGHT)
     mean, own, calibrated, mask = rows.values()
     assert [row["corloc"] for row in rows.values()] == [25, 75, 77.5, 100]
@@ -77,11 +79,11 @@ def test_the_table_by_hand(made: pa.Table) -> None:
     assert (mask["ms_per_image"], mean["ms_per_image"]) == (None, 12.5)  # it reads the truth
     assert (own["max_box_acc_v2"], mean["max_box_acc_v2"]) == (71, None)
     assert (mean["paper"], own["paper"], calibrated["paper"]) == (12.34, 82.76, None)
-    assert made.schema == comparison.TABLE
+    assert methods.schema == METHODS
 
 
-def test_the_page_shows_what_the_table_holds(made: pa.Table, config: Config) -> None:
-    text = page(made, config, UNSEEN.empty_table())
+def test_the_page_shows_what_the_table_holds(methods: pa.Table, config: Config) -> None:
+    text = page(methods, config, UNSEEN.empty_table())
     assert "| centre box of mean size | 25.0 [" in text
     assert "| worse | 7 | 12.5 | 12.34 |" in text
     assert "| sensitivity map, linear map | 45.0 [40.0, 50.0] | 75.0 [75.0, 75.0] |" in text
@@ -92,12 +94,12 @@ def test_the_page_shows_what_the_table_holds(made: pa.Table, config: Config) -> 
         assert text.count(f"| {catalogue.title(name)} |") >= 3
 
 
-def test_the_unseen_classes_have_a_section_of_their_own(made: pa.Table, config: Config) -> None:
+def test_the_unseen_classes_have_a_section_of_their_own(methods: pa.Table, config: Config) -> None:
     row = {
         "method": "sensitivity", "n_images": 40, "seen": 75.0, "unseen": 70.0, "difference": -5.0,
         "low": -9.0, "high": -1.0, "p": 0.01, "verdict": "worse",
     }  # fmt: skip
-    text = page(made, config, pa.Table.from_pylist([row], UNSEEN))
+    text = page(methods, config, pa.Table.from_pylist([row], UNSEEN))
     assert "| sensitivity map, linear map | 75.0 | 70.0 | -5.0 [-9.0, -1.0] | worse |" in text
 
 
@@ -113,7 +115,7 @@ def test_without_the_sensitivity_map_the_first_method_is_the_reference(config: C
         iou=whole.iou[[0, 3]],
         iou_largest=whole.iou_largest[[0, 3]],
     )
-    facts = {name: {} for name in part.methods}
-    rows = comparison.table(part, facts, {}, dict.fromkeys(part.methods, 1.0), config).to_pylist()
+    facts, ms = {name: {} for name in part.methods}, dict.fromkeys(part.methods, 1.0)
+    rows = methods_table(part, facts, {}, ms, config.evaluate).to_pylist()
     assert [row["reference"] for row in rows] == [None, "constant_mean"]
     assert rows[1]["difference"] == 75

@@ -2,7 +2,6 @@
 
 import io
 import random
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sensloc.config import Config
-from sensloc.report.sheet import Example, choose, contact_sheet
-from sensloc.report.text import PAPER, markdown, pace, protocol, summary, text
+from sensloc.report.sheet import SheetImage, choose, contact_sheet
+from sensloc.report.text import corloc_markdown, corloc_text, pace, protocol_sentence, summary
 from sensloc.store import tables
 
 # ------------------------------------------------------------------------------- choice
@@ -68,9 +67,9 @@ def test_fewer_images_than_asked_for_are_all_shown(n: int):
 # ------------------------------------------------------------------------------- sheet
 
 
-def example(title: str = "tench, Tinca tinca", aspect: float = 1.5) -> Example:
+def example(title: str = "tench, Tinca tinca", aspect: float = 1.5) -> SheetImage:
     rng = np.random.default_rng(0)
-    return Example(
+    return SheetImage(
         title=title,
         pixels=rng.integers(0, 256, (64, 64, 3), np.uint8),
         aspect=aspect,
@@ -81,7 +80,7 @@ def example(title: str = "tench, Tinca tinca", aspect: float = 1.5) -> Example:
     )
 
 
-def height(examples: list[Example]) -> int:
+def height(examples: list[SheetImage]) -> int:
     image = Image.open(io.BytesIO(contact_sheet(examples)))
     image.load()
     assert image.format == "PNG"
@@ -90,15 +89,13 @@ def height(examples: list[Example]) -> int:
 
 
 def test_the_sheet_is_a_png_that_grows_with_its_rows():
-    heights = [height([example()] * n) for n in (0, 1, 2, 3, 10)]
-    assert heights[0] == heights[1] == heights[2]
-    assert all(a <= b for a, b in pairwise(heights))
-    assert 1500 < heights[-1] < 2000
+    none, two, three = (height([example()] * n) for n in (0, 2, 3))
+    assert none == two < three
 
 
-@pytest.mark.parametrize("title", ["", "a $ sign", "$x^$ and $y_$", "crème brûlée", "\\frac"])
-def test_any_class_name_can_be_drawn(title: str):
-    assert height([example(title, aspect) for aspect in (0.2, 6)]) > 300
+def test_any_class_name_can_be_drawn():
+    titles = ["", "a $ sign", "$x^$ and $y_$", "crème brûlée", "\\frac"]
+    assert height([example(title, aspect) for title in titles for aspect in (0.2, 6)]) > 300
 
 
 def test_the_sheet_shows_the_pixels_the_map_and_both_boxes():
@@ -154,7 +151,7 @@ def cells(document: str) -> list[list[str]]:
 
 
 def test_the_markdown_table_is_well_formed(corloc: pa.Table):
-    header, rule, *rows = cells(markdown(corloc, config()))
+    header, rule, *rows = cells(corloc_markdown(corloc, config()))
     assert {len(row) for row in [header, rule, *rows]} == {5}
     assert all(set(cell) <= set(":-") and len(cell) >= 3 for cell in rule)
     assert [row[0] for row in rows] == METHODS
@@ -163,29 +160,23 @@ def test_the_markdown_table_is_well_formed(corloc: pa.Table):
 
 
 def test_the_papers_numbers_stand_in_its_own_rows_only(corloc: pa.Table):
-    _, _, *rows = cells(markdown(corloc, config()))
+    _, _, *rows = cells(corloc_markdown(corloc, config()))
     assert {row[0]: row[4] for row in rows} == {
         "constant_mean": "12.34", "constant_tuned": "",
         "sensitivity": "82.76", "sensitivity_calibrated": "",
     }  # fmt: skip
-    assert PAPER == {
-        "constant_mean": 12.34, "objectness": 37.42,
-        "colocalization_sift": 53.20, "sensitivity": 82.76,
-    }  # fmt: skip
 
 
 def test_the_document_says_whose_it_is_and_what_its_numbers_mean(corloc: pa.Table):
-    document = markdown(corloc, config(evaluate={"iou": 0.7}))
+    document = corloc_markdown(corloc, config(evaluate={"iou": 0.7}), errors=1234)
     assert document.startswith("# mini: CorLoc\n\n|")
-    assert document.endswith("\n")
-    assert "IoU >= 0.7" in document
-    assert "GT-known" in document
-    assert "GT-known" not in protocol(config(sensitivity={"label": "predicted"}))
+    assert all(part in document for part in ("IoU >= 0.7", "GT-known", "1,234"))
+    assert "GT-known" not in protocol_sentence(config(sensitivity={"label": "predicted"}))
 
 
 def test_the_text_has_the_same_cells_in_columns(corloc: pa.Table):
-    lines = text(corloc, config()).splitlines()[:5]
-    for line, row in zip(lines[1:], cells(markdown(corloc, config()))[2:], strict=True):
+    lines = corloc_text(corloc, config()).splitlines()[:5]
+    for line, row in zip(lines[1:], cells(corloc_markdown(corloc, config()))[2:], strict=True):
         assert line.split() == " ".join(row).split()
     ends = [line.index("]") for line in lines[1:]]
     assert len(set(ends)) == 1
@@ -203,10 +194,10 @@ def test_the_summary_of_a_finished_run(corloc: pa.Table):
             },
         }
     }  # fmt: skip
-    said = summary(corloc, config(), facts, "/out")
-    assert "2,299 images of 20 classes (287 test, 1,724 train) in 2 s" in said
-    assert all(part in said for part in ("3 errors", "22.0 images/s", "71.2", "/out"))
-    assert text(corloc, config()) in said
+    words = summary(corloc, config(), facts, "/out")
+    assert "2,299 images of 20 classes (287 test, 1,724 train) in 2 s" in words
+    assert all(part in words for part in ("3 errors", "22.0 images/s", "71.2", "/out"))
+    assert corloc_text(corloc, config()) in words
 
 
 def test_a_stage_that_found_all_maps_made_has_no_pace():

@@ -1,7 +1,5 @@
 """Least squares is an algebra of sums, and the linear map that solves them is exact."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -276,20 +274,3 @@ def test_wrong_shapes_are_refused():
         LinearMap().fit(x, y[:19])
     with pytest.raises(NotFittedError):
         LinearMap().predict(x)
-
-
-@pytest.mark.parametrize("root", ["local", "memory"])
-@pytest.mark.parametrize("ridge", [1e-3, 0.0, np.inf])
-def test_a_saved_map_predicts_the_same_bits(root: str, ridge: float, tmp_path: Path):
-    x, y = data(50)
-    url = f"{tmp_path}/new/linear_map" if root == "local" else f"memory:/{tmp_path}/linear_map"
-    fitted = LinearMap(ridge).fit(x, y)
-    fitted.save(url, config_hash="0123", ridge_path=[{"ridge": 1.0}])
-    loaded = LinearMap.load(url)
-    assert np.array_equal(loaded.predict(x), fitted.predict(x))
-    assert loaded.get_params() == fitted.get_params()
-    for fact in ("n_samples_seen_", "n_features_in_", "condition_number_"):
-        assert getattr(loaded, fact) == getattr(fitted, fact)
-    with pytest.raises(ValueError, match="call fit"):
-        loaded.partial_fit(x, y)
-    assert np.array_equal(loaded.fit(x, y).coef_, fitted.coef_)

@@ -93,7 +93,7 @@ def test_the_facts_are_those_of_the_judged_images(small_run: RunDir) -> None:
 def test_a_copy_of_the_folder_is_enough(small_run: RunDir, tmp_path: Path) -> None:
     copy = shutil.copytree(small_run.path("localizer"), tmp_path / "anywhere")
     assert {file.name for file in copy.iterdir()} == {
-        "localizer.json", "linear_map.json", "linear_map.npz", "classifier.pt",
+        "localizer.json", "method.npz", "classifier.pt",
     }  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     here, there = Localizer.load(small_run.url).find(pixels), Localizer.load(copy).find(pixels)

@@ -7,6 +7,7 @@ import ast
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from test_classifiers import Malicious
 from test_datasets import reader
 
 from sensloc.errors import ClassifierError, DatasetError
+from sensloc.methods import Fitted, saved
 from sensloc.methods.least_squares import LinearMap
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.weights import read_state
 
 # ------------------------------------------------------------------------------- our code
@@ -166,16 +169,22 @@ def test_weights_run_nothing(tmp_path: Path, kind: str) -> None:
     assert not marker.exists()
 
 
-def test_a_linear_map_runs_nothing(tmp_path: Path) -> None:
-    marker, x = tmp_path / "the code ran", np.eye(3)
-    url = str(tmp_path / "map")
-    LinearMap().fit(x, x).save(url)
-    arrays = dict(np.load(f"{url}.npz")) | {"coef": np.array([Malicious(marker)], dtype=object)}
-    np.savez(f"{url}.npz", **arrays)
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
-        LinearMap.load(url)
+def test_a_fitted_method_runs_nothing(tmp_path: Path) -> None:
+    marker, file = tmp_path / "the code ran", tmp_path / "method.npz"
+    linear = LinearMap().fit(np.eye(3), np.eye(3, 4))
+    file.write_bytes(saved.dumps(Fitted(LinearBox(linear, "l2"), {})))
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Malicious(marker)], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, part in (parts | {"linear.coef_.npy": buffer.getvalue()}).items():
+            archive.writestr(name, part)
+    for data in (file.read_bytes(), buffer.getvalue(), pickle.dumps(Malicious(marker))):
+        with pytest.raises(saved.MethodError, match=r"method\.npz: not a method"):
+            saved.loads(data, str(file))
     assert not marker.exists()
-    assert np.load(f"{url}.npz", allow_pickle=True)["coef"].size == 1
+    assert np.load(io.BytesIO(buffer.getvalue()), allow_pickle=True).size == 1
     assert marker.exists(), "the test's own check"
 
 

@@ -32,12 +32,13 @@ from sensloc.errors import DatasetError
 from sensloc.heatmaps.gradient import MapMaker
 from sensloc.images.decode import decode
 from sensloc.methods import constant, linear
-from sensloc.methods.least_squares import LinearMap, NormalEquations
+from sensloc.methods.least_squares import NormalEquations
 from sensloc.networks.prepare import prepare
 from sensloc.report.status import Code, status
 from sensloc.rows import true_boxes, vectors
+from sensloc.scoring.counts import count, groups
 from sensloc.stages.classifier import classifier
-from sensloc.stages.evaluate import count_classes, predict
+from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.sensitivity import require_same_weights, sensitivity
@@ -113,7 +114,7 @@ def test_fit_is_bit_identical_for_any_number_of_shards(small_run: RunDir, worker
     size = -(-len(rows) // workers)
     shards = [shuffled.slice(i * size, size) for i in range(workers)]
     sums = reduce(NormalEquations.merge, ray.get([_sums.remote(shard) for shard in shards]))
-    fitted = LinearMap.load(small_run.at("linear_map"))
+    fitted = fitted_methods(small_run)["sensitivity"].method.linear
     again = sums.solve(fitted.ridge)
     assert np.array_equal(again.coef_, fitted.coef_)
     assert np.array_equal(again.intercept_, fitted.intercept_)
@@ -138,7 +139,10 @@ def test_the_tuned_box_sees_so_many_images_at_most(
 def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:
     from sklearn.linear_model import Ridge
 
-    rows, fitted = rows_of(small_run, "train"), LinearMap.load(small_run.at("linear_map"))
+    rows, fitted = (
+        rows_of(small_run, "train"),
+        fitted_methods(small_run)["sensitivity"].method.linear,
+    )
     x, y = linear.features(rows, "l2"), linear.targets(rows)
     ridge = Ridge(alpha=fitted.ridge * len(x), solver="svd").fit(x, y)
     assert np.allclose(fitted.coef_, ridge.coef_, atol=1e-9)
@@ -188,11 +192,10 @@ def test_an_image_with_an_error_is_in_the_predictions_and_in_no_count(small_run:
         for column in ("box", "iou", "correct"):
             assert failed[column].null_count == 3
         assert mine.filter(pc.is_null(mine["error"])).equals(whole.slice(3))
-    counted = (
-        count_classes(made).group_by("method").aggregate([("n_images", "sum"), ("n_errors", "sum")])
-    )
-    assert counted["n_errors_sum"].to_pylist() == [3] * len(methods)
-    assert counted["n_images_sum"].to_pylist() == [len(rows) - 3] * len(methods)
+    counts = count(made)
+    for by, n in (("all", len(rows) - 3), ("left out", 3)):
+        counted = groups(counts, by)
+        assert [counted[name]["all"]["n_images"] for name in methods] == [n] * len(methods)
 
 
 def test_every_table_names_its_config(small_run: RunDir) -> None:

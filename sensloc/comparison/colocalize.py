@@ -17,6 +17,7 @@ from sensloc.config import Compare
 from sensloc.engine import cluster, units
 from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
+from sensloc.methods import catalogue
 from sensloc.store.run import RunDir
 
 CHOICES = pa.schema(
@@ -45,7 +46,8 @@ def colocalize(run: RunDir, method: str) -> None:
         for wnid in pc.unique(cluster.load(run, [file], ["wnid"])["wnid"]).to_pylist():
             files.setdefault(wnid, []).append(file)
     classes = {f"{i:05d}": wnid for i, wnid in enumerate(sorted(files))}
-    make = {"colocalization_cnn": ByFeatures, "colocalization_sift": BySift}[method]
+    described_by = catalogue.colocalizations([method])[method]
+    make = {"box_features": ByFeatures, "box_words": BySift}[described_by]
     units.each(run, f"compare/{method}", list(classes), make, classes, files)
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -14,18 +14,22 @@ import ray
 
 from sensloc.comparison.colocalize import colocalize
 from sensloc.comparison.draw import draw
-from sensloc.comparison.fit import Entry, fit_methods
+from sensloc.comparison.fit import METHODS, choices_of, fit_methods
 from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
 from sensloc.comparison.subsets import label_efficiency_and_unseen
+from sensloc.comparison.table import methods_table
 from sensloc.engine import cluster, units
 from sensloc.methods import catalogue, threshold
 from sensloc.report import comparison
 from sensloc.rows import complete, true_boxes
-from sensloc.scoring import paired
+from sensloc.scoring import counts, paired
+from sensloc.scoring.accuracy import breakdown
+from sensloc.scoring.max_box_acc import MaxBoxAcc
 from sensloc.stages.evaluate import predict
-from sensloc.store import provenance, tables
+from sensloc.stages.fit import load_methods
+from sensloc.store import provenance
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -35,7 +39,7 @@ IDENTITY = "compare/identity.json"
 
 
 def compare(run: RunDir) -> str:
-    """A fitted run -> ``compare/``: predictions of every method, and tables.
+    """A fitted run -> ``compare/``: every method, its predictions, and tables.
 
     What is there of the units (proposals, maps, classes, predictions) is not made again.
 
@@ -52,35 +56,39 @@ def compare(run: RunDir) -> str:
         taken = draw(run, train=wanted.train, validation=wanted.validation)
         propose(run, taken)
         make_maps(run, taken)
-        for method in catalogue.COLOCALIZATION:
-            if method in wanted.methods:
-                colocalize(run, method)
-        entries = fit_methods(run)
-        chosen = {name: entry.facts for name, entry in entries.items()}
-        units.each(run, PREDICTIONS, units.names(run, "sensitivity"), Judge, entries)
-        judged = paired.Judged.from_table(_predictions(run), list(entries))
-        ms = milliseconds(run, entries)
-        table = comparison.table(judged, chosen, _max_box_acc(run), ms, run.config)
+        for method in catalogue.colocalizations(wanted.methods):
+            colocalize(run, method)
+        methods = fit_methods(run)
+        chosen = {name: dict(fitted.facts) for name, fitted in methods.items()}
+        files, choices = units.names(run, "sensitivity"), choices_of(run, methods)
+        units.each(run, PREDICTIONS, files, Judge, tuple(methods), choices)
+        judged = paired.Judged.from_table(_predictions(run), list(methods))
+        ms = milliseconds(run, methods)
+        table = methods_table(judged, chosen, _max_box_acc(run), ms, run.config.evaluate)
         labels, unseen = label_efficiency_and_unseen(run)
         _write(run, judged, table, labels, unseen, _recall(run))
         facts |= {"test_images": len(judged.image_id), "chosen": chosen}
-    log.info("compare: %d methods on %d images", len(entries), len(judged.image_id))
+    log.info("compare: %d methods on %d images", len(methods), len(judged.image_id))
     return comparison.text(table)
 
 
 def _claim(run: RunDir) -> None:
-    """Begin ``compare/``, or make sure that it was begun by this config and code on these maps."""
+    """Begin ``compare/``, or make sure that it was begun by this config and code on these maps.
+
+    Raises:
+        RunError: It was not.
+    """
     stages = run.stages()
-    mine = {
+    identity = {
         "compare": run.config.compare.identity,
         "code": provenance.code(comparison=True),
         "maps made": stages["sensitivity"]["begun"],
         "linear map fitted": stages["fit"]["begun"],
     }
     if not run.exists(IDENTITY):
-        run.write(IDENTITY, json.dumps(mine, indent=2))
+        run.write(IDENTITY, json.dumps(identity, indent=2))
         return
-    differs = provenance.differences(json.loads(run.read(IDENTITY)), mine)
+    differs = provenance.differences(json.loads(run.read(IDENTITY)), identity)
     if differs:
         raise RunError(
             f"{run.at('compare')} holds another comparison (what differs: {'; '.join(differs)}): "
@@ -94,57 +102,51 @@ def _claim(run: RunDir) -> None:
 class Judge:
     """All methods: a file of ``compare/maps`` in, predictions for its test images out."""
 
-    def __init__(self, run: RunDir, entries: Mapping[str, Entry]) -> None:
-        self.run, self.entries = run, entries
+    def __init__(
+        self, run: RunDir, names: Sequence[str], choices: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        self.run, self.choices = run, choices
+        self.methods = load_methods(run, names, METHODS)
 
     def __call__(self, unit: str) -> pa.Table:
-        """One row per test image and method."""
+        """Return one row per test image and method."""
         file = f"{self.run.path(MAPS)}/{unit}.parquet"
         rows = cluster.load(self.run, [file], None, "test", errors=True)
         ids = rows["image_id"].to_pylist()
-        for name, entry in self.entries.items():
-            if entry.choice is not None:
-                chosen = [entry.choice.get(image_id) for image_id in ids]
-                rows = rows.append_column(name, pa.array(chosen, pa.int32()))
-        return predict(
-            rows,
-            {name: entry.method for name, entry in self.entries.items()},
-            self.run.config.evaluate.iou,
-            {name: entry.reads for name, entry in self.entries.items()},
-        )
+        for column, chosen in self.choices.items():
+            index = [chosen.get(image_id) for image_id in ids]
+            rows = rows.append_column(column, pa.array(index, pa.int32()))
+        return predict(rows, self.methods, self.run.config.evaluate.iou)
 
 
 def _predictions(run: RunDir) -> pa.Table:
-    columns = [name for name in tables.PREDICTIONS.names if name not in ("box", "split")]
+    columns = ["image_id", "error", *counts.COLUMNS]
     return cluster.load(run, run.files(PREDICTIONS), columns, errors=True)
 
 
 def _max_box_acc(run: RunDir) -> dict[str, float]:
     """MaxBoxAccV2 of the heat maps that are thresholded, over the test images."""
     made: dict[str, float] = {}
-    for name in run.config.compare.methods:
-        if name not in catalogue.THRESHOLD:
-            continue
-        column = catalogue.THRESHOLD[name]
+    for name, column in catalogue.thresholds(run.config.compare.methods).items():
         tasks = [
             _max_box_acc_of.options(num_cpus=1).remote(run, file, column)
             for file in run.files(MAPS)
         ]
-        made[name] = reduce(threshold.MaxBoxAcc.merge, ray.get(tasks)).value
+        made[name] = reduce(MaxBoxAcc.merge, ray.get(tasks)).value
     return made
 
 
 @ray.remote
-def _max_box_acc_of(run: RunDir, file: str, column: str) -> threshold.MaxBoxAcc:
+def _max_box_acc_of(run: RunDir, file: str, column: str) -> MaxBoxAcc:
     rows = cluster.load(run, [file], [column, "boxes"], "test")
     rows = complete(rows, [column])
     if len(rows) == 0:
-        return threshold.MaxBoxAcc.zeros()
-    return threshold.MaxBoxAcc.from_batch(threshold.heatmaps(rows, column), true_boxes(rows))
+        return MaxBoxAcc.zeros()
+    return MaxBoxAcc.from_batch(threshold.heatmaps(rows, column), true_boxes(rows))
 
 
 def _recall(run: RunDir) -> dict[str, float]:
-    """Recall of the objectness measure's proposals on the test images, in percent."""
+    """Return the recall of the objectness measure's proposals on the test images, in percent."""
     rows = cluster.load(
         run, run.files(MAPS), ["found", "boxes"], "test", where=pc.field("found").is_valid()
     )
@@ -168,7 +170,7 @@ def _write(
 ) -> None:
     config, stamp = run.config.evaluate, cluster.stamp(run)
     pairs = paired.all_differences(judged, config.bootstrap, config.seed, config.iou)
-    groups = paired.breakdown(judged, config.bootstrap, config.seed, config.iou)
+    groups = breakdown(judged, config.bootstrap, config.seed, config.iou)
     written = {
         "table": table,
         "differences": pairs,

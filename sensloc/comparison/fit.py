@@ -1,9 +1,8 @@
-"""Every method of a comparison: learned on train, chosen on validation."""
+"""Every method of a comparison: learned on train, chosen on validation, saved whole."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,193 +14,162 @@ from sensloc.boxes import Boxes
 from sensloc.comparison.colocalize import weights
 from sensloc.comparison.maps import MAPS
 from sensloc.engine import cluster
-from sensloc.methods import Method, catalogue, constant, linear, proposal, threshold
+from sensloc.methods import Fitted, Method, catalogue, constant, linear, proposal, threshold
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
-from sensloc.stages.fit import fit_linear, fitted_methods
+from sensloc.stages.fit import fit_whole, fitted_methods, save_methods
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
 
-THRESHOLD = (
-    "threshold",
-    threshold.THRESHOLDS,
-    threshold.threshold_candidates,
-    threshold.ThresholdBox,
-)
-MASS = ("quantile", threshold.QUANTILES, threshold.mass_candidates, threshold.MassBox)
+METHODS = "compare/methods"
+"""The folder of the fitted methods."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A method that is ready to be judged.
+def fit_methods(run: RunDir) -> dict[str, Fitted]:
+    """Fit the config's methods and write them to ``compare/methods``.
 
-    Attributes:
-        method: fitted.
-        facts: what was learned from how much, and what was chosen; for the run's JSON.
-        choice: image_id -> index of a proposal, where another table holds them: the judge makes
-            them a column of the method's name.
-        reads: the columns in which it needs a value.
+    Returns:
+        By name, in the config's order; a linear map's calibrated twin follows it.
     """
-
-    method: Method
-    facts: dict[str, Any]
-    choice: Mapping[str, int] | None = None
-    reads: Sequence[str] = field(default=())
-
-
-def fit_methods(run: RunDir) -> dict[str, Entry]:
-    """The config's methods by name, in its order; a linear map's calibrated twin follows it."""
-    made: dict[str, Entry] = {}
+    methods: dict[str, Fitted] = {}
     for name in run.config.compare.methods:
-        for full_name, entry in _entries(run, name).items():
-            made[full_name] = replace(entry, reads=_reads(name))
-            log.info("compare: %s %s", full_name, entry.facts)
-    return made
+        for full_name, fitted in save_methods(run, _fitted(run, name), METHODS).items():
+            methods[full_name] = fitted
+            log.info("compare: %s %s", full_name, fitted.facts)
+    return methods
 
 
-def _entries(run: RunDir, name: str) -> dict[str, Entry]:
-    if name in ("constant_mean", "constant_tuned", "sensitivity"):
-        return _main_run(run, name)
-    if name in catalogue.LINEAR:
-        return _linear(run, name)
-    if name in catalogue.THRESHOLD:
-        return {name: _from_heat_map(run, catalogue.THRESHOLD[name], *THRESHOLD)}
-    if name in catalogue.MASS:
-        return {name: _from_heat_map(run, catalogue.MASS[name], *MASS)}
-    if name in catalogue.COLOCALIZATION:
-        return {name: _colocalization(run, name)}
-    if name == "constant_class":
-        return {name: _class_box(run)}
-    among: dict[str, Method] = {
-        "objectness": proposal.FirstProposal(),
-        "proposal_random": proposal.RandomProposal(run.config.compare.seed),
-        "proposal_best": proposal.BestProposal(),
-    }
-    return {name: Entry(among[name], {"n_train": _behind_proposals(run)})}
-
-
-def _reads(name: str) -> tuple[str, ...]:
-    read = sorted(catalogue.columns([name]) - {"box_features"})
-    if name in catalogue.COLOCALIZATION:
-        read.append(name)
-    return tuple([*read, "proposals"] if name in catalogue.PROPOSALS else read)
-
-
-def _main_run(run: RunDir, name: str) -> dict[str, Entry]:
-    """What the main run has fitted, on all of its train images."""
-    facts = _main_facts(run)
-    told = ["n_train", "n_validation", "ridge", "factors"] if name == "sensitivity" else ["n_train"]
-    return {
-        full_name: Entry(method, {key: facts[key] for key in told})
-        for full_name, method in fitted_methods(run).items()
-        if catalogue.base(full_name) == name
-    }
+def _fitted(run: RunDir, name: str) -> dict[str, Fitted]:
+    """Fit one method of the catalogue, with its calibrated twin if it has one."""
+    line = catalogue.METHODS[name]
+    if line.in_run:
+        methods = fitted_methods(run)
+        return {full_name: methods[full_name] for full_name in catalogue.with_twins([name])}
+    match line:
+        case catalogue.Linear(maps=columns):
+            return fit_whole(run, MAPS, columns).methods(name)
+        case catalogue.Threshold(column=column):
+            return {name: _thresholded(run, column)}
+        case catalogue.Mass(column=column):
+            return {name: _central_mass(run, column)}
+        case catalogue.ClassMean():
+            return {name: _class_box(run)}
+        case catalogue.Colocalization():
+            return {name: _colocalization(run, name)}
+        case catalogue.Proposal(which=which):
+            among: dict[str, Method] = {
+                "first": proposal.FirstProposal(),
+                "random": proposal.RandomProposal(run.config.compare.seed),
+                "best": proposal.BestProposal(),
+            }
+            return {name: Fitted(among[which], {"n_train": _behind_proposals(run)})}
+    raise TypeError(f"{name}: nothing here fits a {type(line).__name__}")
 
 
 def _behind_proposals(run: RunDir) -> int:
-    """Boxed images that the objectness measure learned from."""
-    return min(run.config.compare.objectness_images, int(_main_facts(run)["n_train"]))
+    """Return the number of boxed images that the objectness measure learned from."""
+    n_train = fitted_methods(run)[catalogue.MAIN].facts["n_train"]
+    return min(run.config.compare.objectness_images, int(n_train))
 
 
-def _main_facts(run: RunDir) -> dict[str, Any]:
-    return json.loads(run.read("fit.json"))  # type: ignore[no-any-return]
-
-
-def _linear(run: RunDir, name: str) -> dict[str, Entry]:
-    columns, normalise = catalogue.LINEAR[name], run.config.fit.normalise
-    fitted = fit_linear(run, MAPS, columns)
-    plain = linear.LinearBox(fitted.linear, normalise, columns=columns)
-    return {
-        name: Entry(plain, fitted.facts()),
-        name + catalogue.CALIBRATED: Entry(replace(plain, factors=fitted.factors), fitted.facts()),
-    }
+# --------------------------------------------------------------------------- one number each
 
 
 def _count_on_validation(
     run: RunDir,
     columns: Sequence[str],
-    candidates: Callable[..., Boxes],
-    *args: Any,
+    candidates: Callable[[pa.Table], Boxes],
     stage: str = MAPS,
 ) -> npt.NDArray[np.int64]:
-    """Validation images that each of ``candidates(*args, rows)`` gets right: int64 [k]."""
-    threshold = run.config.evaluate.iou
-    read = [*columns, "boxes", "wnid"]
-    parts = cluster.over_files(
-        run, stage, read, _count, columns, candidates, args, threshold, split="validation"
-    )
+    """Count the validation images that each of k candidates gets right: int64 [k].
+
+    Args:
+        run: The run.
+        columns: The columns that the candidates read beside boxes and wnid.
+        candidates: From n rows to the boxes of each candidate, [k, n, 4].
+        stage: The folder of the rows.
+    """
+    iou, read = run.config.evaluate.iou, [*columns, "boxes", "wnid"]
+    args = (columns, candidates, iou)
+    parts = cluster.over_files(run, stage, read, _count, *args, split="validation")
     return np.asarray(sum(parts), np.int64)
 
 
 def _count(
-    rows: pa.Table, columns: Sequence[str], candidates: Any, args: Any, threshold: float
+    rows: pa.Table, columns: Sequence[str], candidates: Callable[[pa.Table], Boxes], iou: float
 ) -> Any:
     rows = complete(rows, columns)
     if len(rows) == 0:
         return 0
-    return corloc.count_correct(candidates(*args, rows), true_boxes(rows), threshold)
+    return corloc.count_correct(candidates(rows), true_boxes(rows), iou)
 
 
-def _from_heat_map(
-    run: RunDir,
-    column: str,
-    what: str,
-    values: Sequence[float],
-    candidates: Callable[..., Boxes],
-    make: Callable[[str, float], Method],
-) -> Entry:
-    """The best of some values of the one number that ``what`` names."""
-    counts = _count_on_validation(run, [column], candidates, column, values)
+def _thresholded(run: RunDir, column: str) -> Fitted:
+    """Choose the threshold of a heat map."""
+    values = threshold.THRESHOLDS
+    candidates = partial(threshold.threshold_candidates, column, values)
+    counts = _count_on_validation(run, [column], candidates)
     best = threshold.choose(values, counts)
-    return Entry(make(column, best), {what: best, "validation_correct": int(counts.max())})
+    facts = {"threshold": best, "validation_correct": int(counts.max())}
+    return Fitted(threshold.ThresholdBox(column, best), facts)
 
 
-def _class_box(run: RunDir) -> Entry:
-    """Sums per class over all train images; the shrinkage by all validation images."""
+def _central_mass(run: RunDir, column: str) -> Fitted:
+    """Choose the quantile of a heat map's mass."""
+    values = threshold.QUANTILES
+    candidates = partial(threshold.mass_candidates, column, values)
+    counts = _count_on_validation(run, [column], candidates)
+    best = threshold.choose(values, counts)
+    facts = {"quantile": best, "validation_correct": int(counts.max())}
+    return Fitted(threshold.MassBox(column, best), facts)
+
+
+def _class_box(run: RunDir) -> Fitted:
+    """Learn each class's mean box from all train images, and choose their shrinkage."""
     sums: dict[str, tuple[int, Boxes]] = {}
-    for part in cluster.over_files(
-        run, "sensitivity", ["wnid", "boxes"], class_sums, split="train"
-    ):
+    columns = ["wnid", "boxes"]
+    for part in cluster.over_files(run, "sensitivity", columns, class_sums, split="train"):
         for wnid, (n, total) in part.items():
             before = sums.get(wnid, (0, np.zeros(4)))
             sums[wnid] = (before[0] + n, before[1] + total)
     shrinkages = run.config.compare.shrinkages
-    boxes = [constant.class_means(sums, one) for one in shrinkages]
-    counts = _count_on_validation(run, [], _class_candidates, boxes, stage="sensitivity")
+    boxes = [constant.class_means(sums, shrinkage) for shrinkage in shrinkages]
+    candidates = partial(_class_candidates, boxes)
+    counts = _count_on_validation(run, [], candidates, stage="sensitivity")
     best = max(range(len(boxes)), key=lambda i: (counts[i], shrinkages[i]))
     facts = {
         "n_train": sum(n for n, _ in sums.values()),
         "shrinkage": shrinkages[best],
         "validation_correct": int(counts.max()),
     }
-    return Entry(boxes[best], facts)
+    return Fitted(boxes[best], facts)
 
 
 def class_sums(rows: pa.Table) -> dict[str, tuple[int, Boxes]]:
-    """Images of each class and the sum of their largest boxes (exact: they are quantised)."""
+    """Return by class its images and the sum of their largest boxes (exact: they are quantised)."""
     wnids, targets = np.array(rows["wnid"].to_pylist()), linear.targets(rows)
     masks = {wnid: wnids == wnid for wnid in set(wnids.tolist())}
     return {wnid: (int(mask.sum()), targets[mask].sum(0)) for wnid, mask in masks.items()}
 
 
 def _class_candidates(boxes: Sequence[constant.ClassBox], rows: pa.Table) -> Boxes:
-    return np.stack([one.predict(rows) for one in boxes])
+    return np.stack([method.predict(rows) for method in boxes])
 
 
-def _colocalization(run: RunDir, name: str) -> Entry:
-    """The weights with the best CorLoc on validation, and what they choose for test images."""
-    stage, pairs = f"compare/{name}", weights(run.config.compare)
-    made = cluster.load(run, run.files(stage), None)
-    valid = dict(_rows_of(made, "validation"))
-    counts = np.zeros(len(pairs), np.int64)
-    columns, threshold = ["image_id", "proposals", "boxes"], run.config.evaluate.iou
-    for part in cluster.over_files(
-        run, MAPS, columns, _count_choices, valid, threshold, split="validation"
-    ):
-        counts += part
+# --------------------------------------------------------------------------- co-localization
+
+
+def _colocalization(run: RunDir, name: str) -> Fitted:
+    """Choose the pair of weights by the CorLoc of what it chooses for validation images."""
+    pairs = weights(run.config.compare)
+    choices = cluster.load(run, run.files(f"compare/{name}"), None)
+    valid = dict(_choices_of(choices, "validation"))
+    columns, iou = ["image_id", "proposals", "boxes"], run.config.evaluate.iou
+    parts = cluster.over_files(run, MAPS, columns, _count_choices, valid, iou, split="validation")
+    counts = sum(parts, np.zeros(len(pairs), np.int64))
     best = int(counts.argmax())
-    test = made.filter(pc.equal(made["split"], "test"))
+    test = choices.filter(pc.equal(choices["split"], "test"))
     seconds = [row[best] for row in test["seconds"].to_pylist()]
     n_class = test["n_class"].to_pylist()
     per_image = np.array(seconds) / np.array(n_class)
@@ -213,16 +181,37 @@ def _colocalization(run: RunDir, name: str) -> Entry:
         "images_per_class": float(np.mean(n_class)) if n_class else 0.0,
         "seconds_per_image": float(per_image.mean()) if n_class else 0.0,
     }
-    choice = {image_id: row[best] for image_id, row in _rows_of(made, "test")}
-    return Entry(proposal.ChosenProposal(name), facts, choice)
+    return Fitted(proposal.ChosenProposal(name), facts)
 
 
-def _rows_of(made: pa.Table, split: str) -> list[tuple[str, list[int]]]:
-    mine = made.filter(pc.equal(made["split"], split))
+def choices_of(run: RunDir, methods: Mapping[str, Fitted]) -> dict[str, Mapping[str, int]]:
+    """Return the proposals that co-localization has chosen for test images.
+
+    Args:
+        run: The run.
+        methods: The fitted methods.
+
+    Returns:
+        By the column that the method reads, from an image's id to the index of its proposal.
+    """
+    pairs, columns = weights(run.config.compare), ["image_id", "split", "chosen"]
+    chosen: dict[str, Mapping[str, int]] = {}
+    for fitted in methods.values():
+        if isinstance(fitted.method, proposal.ChosenProposal):
+            name = fitted.method.column
+            best = pairs.index((fitted.facts["mu"], fitted.facts["lambda"]))
+            rows = cluster.load(run, run.files(f"compare/{name}"), columns)
+            chosen[name] = {image_id: row[best] for image_id, row in _choices_of(rows, "test")}
+    return chosen
+
+
+def _choices_of(choices: pa.Table, split: str) -> list[tuple[str, list[int]]]:
+    mine = choices.filter(pc.equal(choices["split"], split))
     return list(zip(mine["image_id"].to_pylist(), mine["chosen"].to_pylist(), strict=True))
 
 
-def _count_choices(rows: pa.Table, chosen: Mapping[str, list[int]], threshold: float) -> Any:
+def _count_choices(rows: pa.Table, chosen: Mapping[str, list[int]], iou: float) -> Any:
+    """Count the images that each pair of weights gets right: int64 [pairs]."""
     rows = rows.filter(
         pa.array([name in chosen for name in rows["image_id"].to_pylist()], pa.bool_())
     )
@@ -230,5 +219,5 @@ def _count_choices(rows: pa.Table, chosen: Mapping[str, list[int]], threshold: f
         return 0
     index = np.array([chosen[name] for name in rows["image_id"].to_pylist()])
     proposed = proposal.proposed(rows)
-    boxes = np.array([some[i] for some, i in zip(proposed, index, strict=True)])
-    return corloc.count_correct(boxes.swapaxes(0, 1), true_boxes(rows), threshold)
+    boxes = np.array([of_image[i] for of_image, i in zip(proposed, index, strict=True)])
+    return corloc.count_correct(boxes.swapaxes(0, 1), true_boxes(rows), iou)

@@ -61,7 +61,7 @@ def learn_objectness(run: RunDir) -> None:
         thetas = objectness.choose_thetas(objectness.merged(over(_theta_counts)))
         tables_ = objectness.merged(over(partial(_cue_counts, thetas=thetas)))
         run.write("compare/objectness.json", objectness.Objectness(thetas, tables_).dumps())
-    wanted = "colocalization_sift" in config.methods
+    wanted = "box_words" in catalogue.colocalizations(config.methods).values()
     if wanted and not run.exists("compare/words.npy"):
         each = -(-DESCRIPTORS_PER_WORD * config.words // len(rows))
         sample = np.concatenate(list(over(partial(_descriptors, each=each))))

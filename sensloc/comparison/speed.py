@@ -10,34 +10,17 @@ import torch
 
 from sensloc.baselines import objectness
 from sensloc.comparison.colocalize import BySift
-from sensloc.comparison.fit import Entry
 from sensloc.comparison.maps import MAPS, Mapper
 from sensloc.engine import cluster
 from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
 from sensloc.latency import medians
-from sensloc.methods import Method, catalogue
+from sensloc.methods import Fitted, Method, catalogue
 from sensloc.rows import complete
 from sensloc.store.run import RunDir
 
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "map": ("decode", "map"),
-    "map_smoothgrad": ("decode", "map_smoothgrad"),
-    "map_integrated": ("decode", "map_integrated"),
-    "map_random": ("decode", "map"),
-    "map_permuted": ("decode", "map"),
-    "map_cam": ("decode", "map_cam"),
-    "map_gradcam": ("decode", "map_gradcam"),
-    "image": ("decode", "image"),
-    "map_mask": (),
-    "proposals": ("decode_small", "proposals"),
-    "box_features": ("decode", "box_features"),
-    "box_words": ("box_words",),
-}
-"""What has to be done for a column, the file's bytes given."""
 
-
-def milliseconds(run: RunDir, entries: Mapping[str, Entry]) -> dict[str, float]:
+def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]:
     """Milliseconds per image of each method, from the file to the box.
 
     The parts take turns for ``speed_rounds`` rounds over the same test images, in one process
@@ -54,17 +37,10 @@ def milliseconds(run: RunDir, entries: Mapping[str, Entry]) -> dict[str, float]:
     )
     made = {}
     for name, entry in entries.items():
-        needed = {part for column in _read(name) for part in PARTS.get(column, ())}
+        needed = catalogue.entry(name).work
         choosing = 1000 * entry.facts.get("seconds_per_image", 0.0)
         made[name] = sum(parts[part] for part in needed) + predicting[name] + choosing
     return made
-
-
-def _read(name: str) -> list[str]:
-    read = sorted(catalogue.columns([catalogue.base(name)]))
-    if name in catalogue.PROPOSALS:
-        read.append("proposals")
-    return [*read, "box_words"] if name == "colocalization_sift" else read
 
 
 def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float], dict[str, float]]:
@@ -97,12 +73,12 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
             objectness.proposals(one, model, compare.proposals, seed)
             for seed, one in enumerate(small)
         ]
-    if "colocalization_sift" in compare.methods:
+    if "box_words" in catalogue.colocalizations(compare.methods).values():
         sift = BySift(run, {}, {})
         parts["box_words"] = lambda: sift.describe(rows)
     whole = {name: (lambda method=method: method.predict(rows)) for name, method in methods.items()}
     both = parts | {f"predict {name}": call for name, call in whole.items()}
-    for name in set(compare.methods) & set(catalogue.COLOCALIZATION):  # which one is no matter
+    for name in catalogue.colocalizations(compare.methods):  # which one is no matter
         rows = rows.append_column(name, pa.array([0] * n, pa.int32()))
     each = medians(both, n, compare.speed_rounds)
     return (

@@ -1,4 +1,4 @@
-"""The same linear map learned from less: from a few boxes per class, and from other classes."""
+"""The run's linear map learned from less: from a few boxes per class, and from other classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sensloc.boxes import Boxes, resize, tidy
-from sensloc.config import Config
+from sensloc.config import Evaluate
 from sensloc.dice import key, keys
 from sensloc.engine.cluster import over_files
-from sensloc.methods import constant, linear
-from sensloc.methods.least_squares import LinearMap, NormalEquations
+from sensloc.methods import catalogue
+from sensloc.methods.constant import ConstantBox
+from sensloc.methods.linear import LinearBox, features
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc
 from sensloc.scoring.paired import difference
+from sensloc.stages.fit import fit_linear, fitted_methods
 from sensloc.store.run import RunDir
 
-COLUMNS = ["image_id", "wnid", "map", "boxes"]
-KINDS = ("constant_mean", "sensitivity", "sensitivity_calibrated")
+KINDS = (catalogue.MEAN_BOX, catalogue.MAIN, catalogue.PREDICTS)
+"""What each subset teaches: its mean box, and its linear map, plain and calibrated."""
+
 NONE, ALL = -1, 2**64 - 1
+"""Limits of a hash that no image and that every image is within."""
 
 LABELS = pa.schema(
     [
@@ -55,46 +58,32 @@ UNSEEN = pa.schema(
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the train and of the validation images.
+    """Some of the train and of the validation images: a ``sensloc.stages.fit.Subset``.
 
     Attributes:
-        seed: of the hash of an image's id.
-        limits: split -> wnid -> the largest hash that takes part.
+        seed: The seed of the hash of an image's id.
+        limits: By split and wnid, the largest hash that takes part.
     """
 
     seed: int
     limits: Mapping[str, Mapping[str, int]]
 
-    def mask(self, ids: Sequence[str], wnids: Sequence[str], split: str) -> npt.NDArray[np.bool_]:
-        """Which images take part: [n] and [n] -> bool [n]."""
+    def __call__(self, rows: pa.Table, split: str) -> npt.NDArray[np.bool_]:
+        """Return which of n rows of a split take part: bool [n]."""
         limits = self.limits[split]
-        hashes = [key(name, self.seed) for name in ids]
+        hashes = [key(name, self.seed) for name in rows["image_id"].to_pylist()]
+        wnids = rows["wnid"].to_pylist()
         return np.array(
-            [h <= limits.get(w, NONE) for h, w in zip(hashes, wnids, strict=True)], bool
+            [h <= limits.get(wnid, NONE) for h, wnid in zip(hashes, wnids, strict=True)], bool
         )
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What one subset teaches."""
-
-    mean: constant.ConstantBox
-    linear: LinearMap
-    factors: tuple[float, float]
-    n_train: int
-    n_validation: int
-
-    def predict(self, rows: pa.Table, inputs: npt.NDArray[np.float64]) -> Boxes:
-        """The boxes of KINDS: [3, n, 4]."""
-        raw = self.linear.predict(inputs)
-        boxes = [self.mean.predict(rows), tidy(raw), tidy(resize(raw, self.factors))]
-        return np.stack(boxes)
-
-
 def subsets_of(run: RunDir) -> tuple[list[tuple[int | None, int, Subset]], list[Subset]]:
-    """The subsets of the label-efficiency curve, (per class, draw, subset), and the two halves.
+    """Return the subsets of the label-efficiency curve, and the two halves of the classes.
 
-    There are no halves of a single class.
+    Returns:
+        Images per class (None: all there are), number of the draw, and subset; and the halves,
+        which a single class does not have.
     """
     config = run.config.compare
     split_ids = {split: _ids(run, split) for split in ("train", "validation")}
@@ -114,104 +103,34 @@ def subsets_of(run: RunDir) -> tuple[list[tuple[int | None, int, Subset]], list[
     wnids = sorted(split_ids["train"], key=lambda wnid: key(wnid, config.seed))
     half = set(wnids[::2])
 
-    def of(some: set[str]) -> Subset:
-        return Subset(config.seed, dict.fromkeys(split_ids, dict.fromkeys(some, ALL)))
+    def whole(classes: set[str]) -> Subset:
+        return Subset(config.seed, dict.fromkeys(split_ids, dict.fromkeys(classes, ALL)))
 
-    counts.append((None, 0, of(set(wnids) | set(split_ids["validation"]))))
-    return counts, [of(half), of(set(wnids) - half)] if len(wnids) > 1 else []
+    counts.append((None, 0, whole(set(wnids) | set(split_ids["validation"]))))
+    return counts, [whole(half), whole(set(wnids) - half)] if len(wnids) > 1 else []
 
 
 def _ids(run: RunDir, split: str) -> dict[str, list[str]]:
-    """The image ids of each class of a split."""
+    """Return the image ids of each class of a split."""
     by_class: dict[str, list[str]] = {}
-    for part in over_files(
-        run, "sensitivity", ["image_id", "wnid"], pa.Table.to_pylist, split=split
-    ):
+    columns = ["image_id", "wnid"]
+    for part in over_files(run, "sensitivity", columns, pa.Table.to_pylist, split=split):
         for row in part:
             by_class.setdefault(row["wnid"], []).append(row["image_id"])
     return by_class
-
-
-# --------------------------------------------------------------------------- learning
-
-
-def learn(run: RunDir, subsets: Sequence[Subset]) -> list[Learned]:
-    """One pass over the train rows for all sums, two over the validation rows to choose."""
-    config = run.config
-    sums = [NormalEquations.zeros(config.sensitivity.grid**2, 4)] * len(subsets)
-    for part in over_files(run, "sensitivity", COLUMNS, _sums, subsets, config, split="train"):
-        sums = [total.merge(one) for total, one in zip(sums, part, strict=True)]
-    paths = [one.path(config.fit.ridges) for one in sums]
-
-    def count(maps: Sequence[Any]) -> npt.NDArray[np.int64]:
-        parts = over_files(
-            run, "sensitivity", COLUMNS, _count, subsets, maps, config, split="validation"
-        )
-        return np.asarray(sum(parts))
-
-    by_ridge = count(paths)
-    chosen = [
-        path[linear.choose_ridge(config.fit.ridges, counts)]
-        for path, counts in zip(paths, by_ridge[:, 1:], strict=True)
-    ]
-    by_size = count(chosen)
-    return [
-        Learned(
-            constant.centre_mean(total.y / total.n),
-            one,
-            linear.choose_factors(config.fit.size_factors, counts[1:]),
-            total.n,
-            int(counts[0]),
-        )
-        for total, one, counts in zip(sums, chosen, by_size, strict=True)
-    ]
-
-
-def _sums(rows: pa.Table, subsets: Sequence[Subset], config: Config) -> list[NormalEquations]:
-    x, y = linear.features(rows, config.fit.normalise), linear.targets(rows)
-    masks = [_mask(one, rows, "train") for one in subsets]
-    return [NormalEquations.from_batch(x[mask], y[mask]) for mask in masks]
-
-
-def _mask(subset: Subset, rows: pa.Table, split: str) -> npt.NDArray[np.bool_]:
-    return subset.mask(rows["image_id"].to_pylist(), rows["wnid"].to_pylist(), split)
-
-
-def _count(
-    rows: pa.Table, subsets: Sequence[Subset], maps: Sequence[Any], config: Config
-) -> npt.NDArray[np.int64]:
-    """Of each subset its images, and how many each of its candidates gets right.
-
-    Args:
-        rows: of the validation set.
-        subsets: s of them.
-        maps: [s] ridge paths, or single maps, whose size factors are then the candidates.
-        config: of the run.
-
-    Returns:
-        int64 [s, 1 + candidates].
-    """
-    x, truth = linear.features(rows, config.fit.normalise), true_boxes(rows)
-    counts = []
-    for subset, one in zip(subsets, maps, strict=True):
-        mask = np.flatnonzero(_mask(subset, rows, "validation"))
-        if isinstance(one, LinearMap):
-            boxes = linear.size_candidates(one, config.fit.size_factors, x[mask])
-        else:
-            boxes = linear.ridge_candidates(one, x[mask])
-        right = corloc.count_correct(boxes, [truth[i] for i in mask], config.evaluate.iou)
-        counts.append([len(mask), *right])
-    return np.array(counts, np.int64)
 
 
 # --------------------------------------------------------------------------- the two tables
 
 
 def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
-    """Both tables, ``LABELS`` and ``UNSEEN``, of the run's test set."""
+    """Return the tables ``LABELS`` and ``UNSEEN`` of the run's test set."""
+    columns = fitted_methods(run)[catalogue.MAIN].reads
     counts, halves = subsets_of(run)
-    fitted = learn(run, [subset for _, _, subset in counts] + halves)
-    parts = over_files(run, "sensitivity", COLUMNS, _judge, fitted, run.config, split="test")
+    learned = fit_linear(run, "sensitivity", columns, [subset for *_, subset in counts] + halves)
+    methods = [(fit.mean, fit.plain, fit.calibrated) for fit in learned]
+    read, iou = ["wnid", "boxes", *columns], run.config.evaluate.iou
+    parts = over_files(run, "sensitivity", read, _judge, methods, iou, split="test")
     rights, wnids = zip(*parts, strict=True)
     right, wnid = np.concatenate(rights, axis=2), np.concatenate(wnids)
     labels = [
@@ -219,8 +138,8 @@ def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
             "method": kind,
             "per_class": k,
             "draw": draw,
-            "n_train": fitted[i].n_train,
-            "n_validation": fitted[i].n_validation,
+            "n_train": learned[i].sums.n,
+            "n_validation": learned[i].n_validation,
             "n_images": right.shape[2],
             "n_correct": int(right[i, j].sum()),
             "corloc": 100 * float(right[i, j].mean()),
@@ -228,32 +147,32 @@ def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
         for i, (k, draw, _) in enumerate(counts)
         for j, kind in enumerate(KINDS)
     ]
-    unseen = _unseen(right[-2:], wnid, halves[0], run.config) if halves else []
+    unseen = _unseen(right[-2:], wnid, halves[0], run.config.evaluate) if halves else []
     return pa.Table.from_pylist(labels, LABELS), pa.Table.from_pylist(unseen, UNSEEN)
 
 
 def _unseen(
-    right: npt.NDArray[np.bool_], wnid: npt.NDArray[np.str_], half: Subset, config: Config
+    right: npt.NDArray[np.bool_], wnid: npt.NDArray[np.str_], half: Subset, config: Evaluate
 ) -> list[dict[str, Any]]:
-    """Rows of ``UNSEEN``.
+    """Return the rows of ``UNSEEN``.
 
     Args:
-        right: [2, 3, n] images that the maps of the two halves get right, for each of KINDS.
-        wnid: [n] of the images.
-        half: the first one.
-        config: of the run.
+        right: [2, 3, n] The images that the maps of the two halves get right, for each of KINDS.
+        wnid: [n] Their classes.
+        half: The first half.
+        config: The bootstrap's.
     """
     first = np.isin(wnid, list(half.limits["train"]))
     rows = []
-    for kind, (one, other) in zip(KINDS, right.swapaxes(0, 1), strict=True):
-        own, strange = np.where(first, one, other), np.where(first, other, one)
-        gap = difference(strange, own, config.evaluate.bootstrap, config.evaluate.seed)
+    for kind, (by_first, by_second) in zip(KINDS, right.swapaxes(0, 1), strict=True):
+        seen, unseen = np.where(first, by_first, by_second), np.where(first, by_second, by_first)
+        gap = difference(unseen, seen, config.bootstrap, config.seed)
         rows.append(
             {
                 "method": kind,
-                "n_images": len(own),
-                "seen": 100 * float(own.mean()),
-                "unseen": 100 * float(strange.mean()),
+                "n_images": len(seen),
+                "seen": 100 * float(seen.mean()),
+                "unseen": 100 * float(unseen.mean()),
                 "difference": gap.value,
                 "low": gap.low,
                 "high": gap.high,
@@ -265,12 +184,21 @@ def _unseen(
 
 
 def _judge(
-    rows: pa.Table, fitted: Sequence[Learned], config: Config
+    rows: pa.Table, methods: Sequence[tuple[ConstantBox, LinearBox, LinearBox]], iou: float
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.str_]]:
-    """Which images each subset's KINDS get right, bool [s, 3, n], and their classes [n]."""
-    x, truth = linear.features(rows, config.fit.normalise), true_boxes(rows)
-    boxes = np.stack([one.predict(rows, x) for one in fitted])
+    """Return which of n images the methods of s subsets get right, bool [s, 3, n], and classes.
+
+    Args:
+        rows: Test rows.
+        methods: [s] Those of each subset, ``KINDS``; the linear ones read the same features.
+        iou: The IoU from which a box is right.
+    """
+    plain = methods[0][1]
+    x = features(rows, plain.normalise, plain.columns)
+    boxes = np.stack(
+        [[mean.predict(rows), *(box.of(x) for box in pair)] for mean, *pair in methods]
+    )
     right = np.zeros(boxes.shape[:-1], bool)
     if len(rows):
-        right = corloc.best_iou(boxes, truth) >= config.evaluate.iou
+        right = corloc.best_iou(boxes, true_boxes(rows)) >= iou
     return right, np.array(rows["wnid"].to_pylist(), dtype=np.str_)

@@ -1,6 +1,12 @@
-"""Ways to get a box: one file each. A fitted method is a picklable value that predicts."""
+"""Ways to get a box, one file each, and the catalogue that names them.
 
-from typing import Protocol
+A method is a frozen value from rows to boxes. With the facts of how it was learned it is a
+``Fitted`` method, which ``saved`` writes whole and reads back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -8,8 +14,36 @@ from sensloc.boxes import Boxes
 
 
 class Method(Protocol):
-    """A fitted way to get a box."""
+    """A way to get a box from a row of the sensitivity table, or of ``compare/maps``."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns in which a row must have a value."""
+        ...
 
     def predict(self, rows: pa.Table) -> Boxes:
-        """One box per row of the sensitivity table: [n, 4] unit xyxy."""
+        """Return one box per row: [n, 4] unit xyxy."""
         ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method with all that it needs to predict, and with how it came to be.
+
+    Attributes:
+        method: It gets the boxes.
+        facts: What it was learned from, what was chosen and by how many images: plain values, for
+            JSON.
+    """
+
+    method: Method
+    facts: Mapping[str, Any]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns in which a row must have a value."""
+        return self.method.reads
+
+    def predict(self, rows: pa.Table) -> Boxes:
+        """Return one box per row: [n, 4] unit xyxy."""
+        return self.method.predict(rows)

@@ -1,99 +1,232 @@
-"""Every row of the comparison: its name, and what it reads.
+"""Every method of the run and of the comparison, each named in one line of ``METHODS``.
 
-A method is one of a few kinds: a constant box, a linear map from some columns, a threshold or
-the central mass of one, or a choice among an image's proposals.
+A line says of which kind the method is, which columns it reads, what it is called, and what it is
+told beside the image. Config, fit, comparison, timing and report take names and titles from here.
+The columns are those of the table ``compare/maps``: ``map`` is the run's own, ``map_<reading>``
+another heat map of the same image.
 """
 
 from collections.abc import Iterable, Mapping
-
-LINEAR: Mapping[str, tuple[str, ...]] = {
-    "sensitivity": ("map",),
-    "smoothgrad": ("map_smoothgrad",),
-    "integrated_gradients": ("map_integrated",),
-    "cam_linear": ("map_cam",),
-    "sensitivity_cam": ("map", "map_cam"),
-    "random_network": ("map_random",),
-    "permuted_map": ("map_permuted",),
-    "pooled_image": ("image",),
-    "perfect_mask": ("map_mask",),
-}
-"""Through a linear map; each also calibrated, as ``<name>_calibrated``."""
-
-THRESHOLD: Mapping[str, str] = {
-    "gradient_threshold": "map",
-    "cam_threshold": "map_cam",
-    "gradcam_threshold": "map_gradcam",
-}
-"""The largest region above a threshold."""
-
-MASS: Mapping[str, str] = {"gradient_mass": "map"}
-"""Between quantiles of the mass along each axis."""
-
-COLOCALIZATION: Mapping[str, str] = {
-    "colocalization_cnn": "box_features",
-    "colocalization_sift": "",
-}
-"""One proposal of each image of a class, by what they have in common."""
-
-PROPOSALS = ("objectness", "proposal_random", "proposal_best", *COLOCALIZATION)
-"""A box among the objectness measure's."""
+from dataclasses import dataclass
+from typing import Literal
 
 CALIBRATED = "_calibrated"
+"""The end of the name of a linear map's calibrated twin."""
 
-TITLES: Mapping[str, str] = {
-    "constant_mean": "centre box of mean size",
-    "constant_tuned": "constant box, tuned on train",
-    "constant_class": "mean box of the class",
-    "objectness": "top objectness box",
-    "colocalization_sift": "co-localization, dense SIFT",
-    "colocalization_cnn": "co-localization, network features",
-    "proposal_random": "floor: any of the proposals",
-    "proposal_best": "ceiling: the best of the proposals",
-    "sensitivity": "sensitivity map, linear map",
-    "smoothgrad": "SmoothGrad, linear map",
-    "integrated_gradients": "Integrated Gradients, linear map",
-    "gradient_threshold": "sensitivity map, threshold",
-    "gradient_mass": "sensitivity map, central mass",
-    "cam_threshold": "CAM, threshold",
-    "gradcam_threshold": "Grad-CAM, threshold",
-    "cam_linear": "CAM, linear map",
-    "sensitivity_cam": "sensitivity map and CAM, linear map",
-    "random_network": "control: random network's map",
-    "permuted_map": "control: another image's map",
-    "pooled_image": "control: the pooled image",
-    "perfect_mask": "ceiling: the true box as a map",
+MEAN_BOX, TUNED_BOX = "constant_mean", "constant_tuned"
+"""The run's own baselines."""
+
+MAIN = "sensitivity"
+"""The paper's method: the others are compared with it."""
+
+PREDICTS = MAIN + CALIBRATED
+"""The method by which a finished run predicts the boxes of other images."""
+
+PROPOSALS_WORK = frozenset({"decode_small", "proposals"})
+SAME_WORK: Mapping[str, str] = {"map_random": "map", "map_permuted": "map"}
+"""Columns that take as long to make as another one, which is timed in their place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of the catalogue.
+
+    Attributes:
+        title: What the method is, in a few words.
+        told: What it knows beside the image: its class, or its true boxes (a ceiling); None:
+            neither, whatever ``sensitivity.label`` says.
+        control: It is a floor or a control, no system that anyone would choose for its speed.
+        in_run: The run itself fits it, on all of its train images; the comparison does not.
+        paper: The CorLoc of the paper's Table 1, in percent, where it reports the method.
+        drawn: The report draws it even where there are too many methods to tell apart.
+    """
+
+    title: str
+    told: Literal["class", "truth"] | None = None
+    control: bool = False
+    in_run: bool = False
+    paper: float | None = None
+    drawn: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of ``compare/maps`` that it reads, proposals and labels aside."""
+        return ()
+
+    @property
+    def work(self) -> frozenset[str]:
+        """The parts of the timing that make what it reads, from the bytes of the image's file."""
+        if self.told == "truth" or not self.columns:
+            return frozenset()
+        return frozenset({"decode", *(SAME_WORK.get(name, name) for name in self.columns)})
+
+
+@dataclass(frozen=True)
+class Constant(Entry):
+    """The same box for every image."""
+
+
+@dataclass(frozen=True)
+class ClassMean(Entry):
+    """The same box for every image of a class."""
+
+
+@dataclass(frozen=True)
+class Linear(Entry):
+    """A linear map of one heat map or several side by side; its calibrated twin follows it."""
+
+    maps: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the heat maps."""
+        return self.maps
+
+
+@dataclass(frozen=True)
+class OfOneMap(Entry):
+    """A box straight from a heat map, by one number that is chosen on validation."""
+
+    column: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the heat map."""
+        return (self.column,)
+
+
+@dataclass(frozen=True)
+class Threshold(OfOneMap):
+    """The largest region of a heat map above a threshold."""
+
+
+@dataclass(frozen=True)
+class Mass(OfOneMap):
+    """The box between two quantiles of a heat map's mass along each axis."""
+
+
+@dataclass(frozen=True)
+class Proposal(Entry):
+    """A box among the objectness measure's: the first, a random one, or the best."""
+
+    which: Literal["first", "random", "best"]
+
+    @property
+    def work(self) -> frozenset[str]:
+        """The parts of the timing that make the proposals."""
+        return PROPOSALS_WORK
+
+
+@dataclass(frozen=True)
+class Colocalization(Entry):
+    """The proposal that has most in common with those of the other images of its class."""
+
+    described_by: Literal["box_features", "box_words"]
+    """By the network's features, a column of ``compare/maps``, or by words of dense SIFT."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the boxes' features; words are made anew."""
+        return ("box_features",) if self.described_by == "box_features" else ()
+
+    @property
+    def work(self) -> frozenset[str]:
+        """The parts of the timing that make the proposals and describe them."""
+        return super().work | PROPOSALS_WORK | {self.described_by}
+
+
+METHODS: Mapping[str, Entry] = {
+    MEAN_BOX: Constant(title="centre box of mean size", in_run=True, paper=12.34),
+    TUNED_BOX: Constant(title="constant box, tuned on train", in_run=True, drawn=True),
+    "constant_class": ClassMean(title="mean box of the class", told="class"),
+    "objectness": Proposal("first", title="top objectness box", paper=37.42, drawn=True),
+    "colocalization_cnn": Colocalization(
+        "box_features", title="co-localization, network features", told="class", drawn=True
+    ),
+    "colocalization_sift": Colocalization(
+        "box_words", title="co-localization, dense SIFT", told="class", paper=53.20
+    ),
+    "proposal_random": Proposal("random", title="floor: any of the proposals", control=True),
+    "proposal_best": Proposal("best", title="ceiling: the best of the proposals", told="truth"),
+    MAIN: Linear(
+        ("map",), title="sensitivity map, linear map", in_run=True, paper=82.76, drawn=True
+    ),
+    "gradient_threshold": Threshold("map", title="sensitivity map, threshold"),
+    "gradient_mass": Mass("map", title="sensitivity map, central mass"),
+    "cam_threshold": Threshold("map_cam", title="CAM, threshold", drawn=True),
+    "gradcam_threshold": Threshold("map_gradcam", title="Grad-CAM, threshold"),
+    "smoothgrad": Linear(("map_smoothgrad",), title="SmoothGrad, linear map"),
+    "integrated_gradients": Linear(("map_integrated",), title="Integrated Gradients, linear map"),
+    "cam_linear": Linear(("map_cam",), title="CAM, linear map"),
+    "sensitivity_cam": Linear(
+        ("map", "map_cam"), title="sensitivity map and CAM, linear map", drawn=True
+    ),
+    "random_network": Linear(("map_random",), title="control: random network's map", control=True),
+    "permuted_map": Linear(("map_permuted",), title="control: another image's map", control=True),
+    "pooled_image": Linear(("image",), title="control: the pooled image", control=True),
+    "perfect_mask": Linear(
+        ("map_mask",), title="ceiling: the true box as a map", told="truth", drawn=True
+    ),
 }
-"""What each is, in a few words; a linear map's calibrated twin adds ", calibrated"."""
-
-KNOWS_CLASS = frozenset(
-    {
-        "constant_class",
-        *COLOCALIZATION,
-    }
-)
-"""Told the image's class, whatever ``sensitivity.label`` says."""
-
-READS_TRUTH = frozenset({"proposal_best", "perfect_mask"})
-"""Ceilings: they read the test image's own box."""
-
-
-def wants_proposals(methods: Iterable[str]) -> bool:
-    """Does any of them choose a box among proposals?"""
-    return any(name in PROPOSALS for name in methods)
+"""By name, in the order of the tables."""
 
 
 def base(name: str) -> str:
-    """The name without its calibration."""
+    """Return the name without its calibration."""
     return name.removesuffix(CALIBRATED)
 
 
+def entry(name: str) -> Entry:
+    """Return the line of a method, or of the method whose calibrated twin it is."""
+    return METHODS[base(name)]
+
+
 def title(name: str) -> str:
-    """What a row of the table is."""
-    return TITLES[base(name)] + (", calibrated" if name.endswith(CALIBRATED) else "")
+    """Return what a row of the table is, in a few words."""
+    return entry(name).title + (", calibrated" if name.endswith(CALIBRATED) else "")
 
 
-def columns(methods: Iterable[str]) -> set[str]:
-    """What the methods read of the table ``compare/maps``, its boxes and labels aside."""
-    single = {**THRESHOLD, **MASS, **COLOCALIZATION}
-    read = {column for name in methods for column in LINEAR.get(name, (single.get(name, ""),))}
-    return read - {""}
+def with_twins(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names, each linear map's followed by that of its calibrated twin."""
+    twins = ([name, name + CALIBRATED] if _has_twin(name) else [name] for name in names)
+    return tuple(name for pair in twins for name in pair)
+
+
+def _has_twin(name: str) -> bool:
+    return isinstance(METHODS[name], Linear)
+
+
+OF_RUN = with_twins(name for name, line in METHODS.items() if line.in_run)
+"""The methods that the run itself fits, in the order of its table."""
+
+
+DRAWN = frozenset({PREDICTS, *(name for name, line in METHODS.items() if line.drawn)})
+"""The methods that the report draws even where there are too many to tell apart."""
+
+CONTROLS = frozenset(name for name, line in METHODS.items() if line.control)
+"""Floors and controls."""
+
+PAPER = {name: line.paper for name, line in METHODS.items() if line.paper is not None}
+"""CorLoc in percent, of Ebrahimpour & Noelle, Table 1: on their images, by their protocol."""
+
+
+def columns(names: Iterable[str]) -> set[str]:
+    """Return what the methods read of ``compare/maps``, boxes, proposals and labels aside."""
+    return {column for name in names for column in entry(name).columns}
+
+
+def colocalizations(names: Iterable[str]) -> dict[str, str]:
+    """Return the methods among these that co-localize, and by what they describe a box."""
+    lines = {name: METHODS[name] for name in names}
+    return {k: line.described_by for k, line in lines.items() if isinstance(line, Colocalization)}
+
+
+def thresholds(names: Iterable[str]) -> dict[str, str]:
+    """Return the methods among these that threshold a heat map, and the column of that map."""
+    lines = {name: METHODS[name] for name in names}
+    return {name: line.column for name, line in lines.items() if isinstance(line, Threshold)}
+
+
+def wants_proposals(names: Iterable[str]) -> bool:
+    """Return whether any of the methods chooses a box among proposals."""
+    return any(isinstance(entry(name), Proposal | Colocalization) for name in names)

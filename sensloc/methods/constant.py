@@ -11,50 +11,64 @@ from sensloc.boxes import Boxes, largest, tidy
 from sensloc.scoring.corloc import best_iou
 
 CHUNK = 2_000_000
-"""Candidate-image pairs scored at once: bounds the memory of ``tuned`` to about 200 MB."""
+"""Candidate-image pairs scored at once; they bound the memory of ``tuned`` to about 200 MB."""
 
 MOST_IMAGES = 100_000
-"""Images for ``tuned``, drawn where there are more: 200 MB; CorLoc's standard error is 0.16."""
+"""Images for ``tuned`` at most (200 MB), drawn where there are more: a standard error of 0.16."""
 
 COARSE_IMAGES = 2_000
-"""Images that the coarse grid is scored on."""
+"""Images that the coarse grid of ``tuned`` is scored on."""
 
 
 @dataclass(frozen=True)
 class ConstantBox:
-    """One box, x0 y0 x1 y1."""
+    """The same box for every image.
+
+    Attributes:
+        box: x0, y0, x1, y1 in the unit square.
+    """
 
     box: tuple[float, float, float, float]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """No column."""
+        return ()
+
     def predict(self, rows: pa.Table) -> Boxes:
-        """[n, 4]: the box, n times."""
+        """Return the box, n times: [n, 4] unit xyxy."""
         return np.tile(np.asarray(self.box), (len(rows), 1))
 
 
 @dataclass(frozen=True)
 class ClassBox:
-    """One box per class: the class is known, the image is not looked at.
+    """The same box for every image of a class: the class is known, the image is not looked at.
 
     Attributes:
-        boxes: wnid -> x0 y0 x1 y1.
-        other: for the other classes.
+        boxes: By wnid, x0, y0, x1, y1 in the unit square.
+        other: The box of every other class.
     """
 
     boxes: Mapping[str, tuple[float, ...]]
     other: tuple[float, ...]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """No column that could lack a value."""
+        return ()
+
     def predict(self, rows: pa.Table) -> Boxes:
-        """[n, 4]: the box of each row's class."""
+        """Return the box of each row's class: [n, 4] unit xyxy."""
         boxes = [self.boxes.get(wnid, self.other) for wnid in rows["wnid"].to_pylist()]
         return np.array(boxes, np.float64).reshape(-1, 4)
 
 
 def class_means(sums: Mapping[str, tuple[int, Boxes]], shrinkage: float) -> ClassBox:
-    """Each class's mean box, mixed with ``shrinkage`` images of the mean box of all.
+    """Return each class's mean box, mixed with ``shrinkage`` images of the mean box of all.
 
     Args:
-        sums: wnid -> its training images, and the sum [4] of their boxes.
-        shrinkage: 0 is the plain mean, infinity the same box for every class.
+        sums: By wnid, the number of its training images and the sum [4] of their boxes.
+        shrinkage: 0 gives the plain mean, infinity the same box for every class.
     """
     mean = sum(total for _, total in sums.values()) / sum(n for n, _ in sums.values())
     boxes = {}
@@ -65,29 +79,29 @@ def class_means(sums: Mapping[str, tuple[int, Boxes]], shrinkage: float) -> Clas
 
 
 def centre_mean(mean_target: Boxes) -> ConstantBox:
-    """The paper's baseline: the centred box of mean width and height.
+    """Return the paper's baseline: the centred box of mean width and height.
 
     Args:
-        mean_target: [4] the mean of the training boxes' corners.
+        mean_target: [4] The mean of the training boxes' corners.
     """
     half = (mean_target[2:] - mean_target[:2]) / 2
     return ConstantBox(tuple(np.concatenate([0.5 - half, 0.5 + half]).tolist()))
 
 
 def tuned(truth: Sequence[Boxes], threshold: float) -> ConstantBox:
-    """The constant box with the best CorLoc on the training images.
+    """Return the constant box with the best CorLoc on the training images.
 
-    A coarse grid over centre and size on some of the images, then, from the better of its best
-    and the mean box, a pattern search on all of them that halves its step.
+    A coarse grid over centre and size is tried on some of the images; then, from the better of its
+    best and the mean box, a pattern search on all of them that halves its step.
 
     Args:
         truth: n arrays [m_i, 4], the boxes of the training images, in any order.
-        threshold: of IoU.
+        threshold: The IoU from which a box is right.
     """
     truth = sorted(truth, key=lambda boxes: boxes.tobytes())
-    some = truth[:: -(-len(truth) // COARSE_IMAGES)]
+    sample = truth[:: -(-len(truth) // COARSE_IMAGES)]
     sizes, centres = np.linspace(0.1, 1.0, 10), np.linspace(0.1, 0.9, 9)
-    coarse, _ = _best(np.array(list(product(centres, centres, sizes, sizes))), some, threshold)
+    coarse, _ = _best(np.array(list(product(centres, centres, sizes, sizes))), sample, threshold)
     x0, y0, x1, y1 = np.mean([largest(boxes) for boxes in truth], axis=0)
     mean = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)
     best, best_score = _best(np.array([coarse, mean]), truth, threshold)
@@ -102,13 +116,13 @@ def tuned(truth: Sequence[Boxes], threshold: float) -> ConstantBox:
 
 
 def _corners(centre_size: Boxes) -> Boxes:
-    """[..., 4] cx cy w h -> xyxy, clipped."""
+    """Turn [..., 4] cx cy w h into xyxy, clipped to the unit square."""
     centre, half = centre_size[..., :2], centre_size[..., 2:] / 2
     return tidy(np.concatenate([centre - half, centre + half], axis=-1))
 
 
 def _best(candidates: Boxes, truth: Sequence[Boxes], threshold: float) -> tuple[Boxes, float]:
-    """The candidate [k, 4] (cx cy w h) with the most images right, and its score.
+    """Return the candidate of [k, 4] (cx cy w h) with the most images right, and its score.
 
     The score is that number plus half the mean IoU (under 1): it decides between equals, so that
     a box is not chosen at the very edge of being right.
@@ -123,5 +137,5 @@ def _best(candidates: Boxes, truth: Sequence[Boxes], threshold: float) -> tuple[
 
 
 def _repeat(boxes: Boxes, n: int) -> Boxes:
-    """[k, 4] -> [k, n, 4], without a copy."""
+    """Repeat boxes without a copy: [k, 4] -> [k, n, 4]."""
     return np.broadcast_to(boxes[:, None], (len(boxes), n, 4))

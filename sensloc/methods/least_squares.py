@@ -1,4 +1,4 @@
-"""Least squares as an algebra of sums, and the linear map that solves them. numpy only.
+"""Least squares as an algebra of sums, and the linear map that solves them.
 
 The laws of ``NormalEquations`` (its tests state them)::
 
@@ -12,13 +12,10 @@ each product is a multiple of ``QUANTUM**2`` and float64 adds such numbers exact
 below that of the float16 maps.
 """
 
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -32,7 +29,7 @@ EXACT_ROWS = 2**25
 
 
 def quantise(values: npt.NDArray[Any]) -> Array:
-    """Round to multiples of ``QUANTUM``: any shape -> float64 of that shape."""
+    """Return the values rounded to multiples of ``QUANTUM``: float64 of the same shape."""
     return np.asarray(np.rint(np.asarray(values, dtype=np.float64) / QUANTUM) * QUANTUM)
 
 
@@ -41,11 +38,11 @@ class NormalEquations:
     """The sufficient statistics of a linear regression with intercept.
 
     Attributes:
-        n: rows seen.
-        x: [d] sum of the features.
-        y: [t] sum of the targets.
-        xx: [d, d] sum of x x^T.
-        xy: [d, t] sum of x y^T.
+        n: The number of rows.
+        x: [d] The sum of the features.
+        y: [t] The sum of the targets.
+        xx: [d, d] The sum of x x^T.
+        xy: [d, t] The sum of x y^T.
     """
 
     n: int
@@ -56,23 +53,31 @@ class NormalEquations:
 
     @classmethod
     def zeros(cls, features: int, targets: int) -> Self:
-        """The identity of ``merge``."""
+        """Return the sums of no rows, the identity of ``merge``."""
         shapes = ((features,), (targets,), (features, features), (features, targets))
         return cls(0, *(np.zeros(shape) for shape in shapes))
 
     @classmethod
     def from_batch(cls, features: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Self:
-        """The sums of one batch: [n, d] and [n, t]."""
+        """Return the sums of one batch.
+
+        Args:
+            features: [n, d].
+            targets: [n, t].
+
+        Raises:
+            ValueError: The shapes are others.
+        """
         x, y = np.asarray(features, np.float64), np.asarray(targets, np.float64)
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ValueError(f"want [n, d] features and [n, t] targets, got {x.shape}, {y.shape}")
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
 
     def merge(self, other: Self) -> Self:
-        """The sums of both: of the same features and targets.
+        """Return the sums of the rows of both, which have the same features and targets.
 
         Raises:
-            ValueError: their shapes differ.
+            ValueError: Their shapes differ.
         """
         if self.xy.shape != other.xy.shape:
             raise ValueError(f"cannot merge sums of shapes {self.xy.shape} and {other.xy.shape}")
@@ -85,11 +90,14 @@ class NormalEquations:
         )
 
     def spectrum(self) -> tuple[Array, Array, Array]:
-        """The one decomposition that serves every ridge.
+        """Return the one decomposition that serves every ridge.
 
         Returns:
             Eigenvalues [d] (ascending, >= 0) and eigenvectors [d, d] of the features' covariance,
             and the features' covariance with the targets in that basis [d, t].
+
+        Raises:
+            ValueError: There are no rows.
         """
         if self.n == 0:
             raise ValueError("no rows: nothing to solve")
@@ -99,7 +107,7 @@ class NormalEquations:
         return np.clip(values, 0.0, None), vectors, cross
 
     def path(self, ridges: Sequence[float]) -> list["LinearMap"]:
-        """One fitted map per ridge, see ``LinearMap``."""
+        """Return one fitted map per ridge, of the penalty that ``LinearMap`` describes."""
         values, vectors, cross = self.spectrum()
         rounding = np.finfo(np.float64).eps * len(values)
         floor = rounding * max(values[-1], float(np.diag(self.xx).max()) / self.n)
@@ -120,12 +128,15 @@ class NormalEquations:
         return maps
 
     def solve(self, ridge: float) -> "LinearMap":
-        """The map of one ridge."""
+        """Return the fitted map of one ridge."""
         return self.path([ridge])[0]
 
 
 def _ratio(ascending: Array) -> float:
-    """Last over first of the usable eigenvalues; 1 where all are equal, infinite or none is."""
+    """Return the last over the first of the usable eigenvalues, or 1 where they are equal.
+
+    It is 1 too where there are none, or where they are infinite.
+    """
     if len(ascending) == 0 or ascending[0] == ascending[-1]:
         return 1.0
     return float(ascending[-1] / ascending[0])
@@ -140,10 +151,11 @@ class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignor
     which the features do not vary get weight 0 (the minimum-norm solution at ridge 0).
 
     Attributes:
-        coef_: [t, d] the weights W.
-        intercept_: [t] b.
-        condition_number_: of the penalised covariance.
-        n_samples_seen_: rows behind the fit.
+        coef_: [t, d] The weights W.
+        intercept_: [t] The intercept b.
+        condition_number_: The condition number of the penalised covariance.
+        n_samples_seen_: The number of rows behind the fit.
+        sums_: Their sums; a map that was saved and loaded has none, and learns no more.
     """
 
     coef_: Array
@@ -157,13 +169,13 @@ class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignor
         self.ridge = ridge
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Learn from rows: [n, d], [n, t] or [n]."""
+        """Learn from rows: features [n, d], targets [n, t] or [n]."""
         for learned in ("sums_", "coef_"):
             self.__dict__.pop(learned, None)
         return self.partial_fit(X, y)
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """Learn from more rows: the same as one ``fit`` on all of them."""
+        """Learn from more rows: the result is that of one ``fit`` on all of them."""
         if hasattr(self, "coef_") and not hasattr(self, "sums_"):
             raise ValueError("a loaded map holds no sums to learn on from: call fit")
         first = not hasattr(self, "sums_")
@@ -178,35 +190,7 @@ class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignor
         return self
 
     def predict(self, X: Any) -> Array:
-        """[n, d] -> [n, t], or [n] where ``y`` was."""
+        """Return the targets of features [n, d]: [n, t], or [n] where ``y`` was."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return np.asarray(X @ self.coef_.T + self.intercept_)
-
-    def save(self, url: str, **provenance: Any) -> None:
-        """Write ``<url>.npz`` (coef, intercept) and ``<url>.json`` (the rest, and provenance)."""
-        arrays = io.BytesIO()
-        np.savez(arrays, coef=self.coef_, intercept=self.intercept_)
-        facts = {
-            "ridge": self.ridge,
-            "n": self.n_samples_seen_,
-            "condition_number": self.condition_number_,
-        }
-        with fsspec.open(f"{url}.npz", "wb") as file:
-            file.write(arrays.getvalue())
-        with fsspec.open(f"{url}.json", "w") as file:
-            json.dump(facts | provenance, file, indent=2)
-
-    @classmethod
-    def load(cls, url: str) -> Self:
-        """Read what ``save`` wrote. It predicts; it holds no sums to learn on from."""
-        with fsspec.open(f"{url}.json", "r") as file:
-            facts = json.load(file)
-        with fsspec.open(f"{url}.npz", "rb") as file:
-            arrays = np.load(io.BytesIO(file.read()), allow_pickle=False)
-        fitted = cls(ridge=facts["ridge"])
-        fitted.coef_, fitted.intercept_ = arrays["coef"], arrays["intercept"]
-        fitted.condition_number_ = facts["condition_number"]
-        fitted.n_samples_seen_ = facts["n"]
-        fitted.n_features_in_ = fitted.coef_.shape[-1]
-        return fitted

@@ -1,4 +1,8 @@
-"""How likely a predicted box is right: logistic regression on what prediction sees. numpy only."""
+"""How likely a predicted box is right: logistic regression on what prediction sees.
+
+Numpy only. scikit-learn's LogisticRegression refuses outcomes of one kind, which a small or an
+easy validation set has; the weak penalty on the intercept here answers for those.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,43 +10,52 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sensloc.boxes import Boxes
+from sensloc.boxes import Boxes, area
 
 Values = npt.NDArray[np.float64]
 
 NAMES = ("log-odds of the class", "log of the box's area", "log of the map's spread")
-"""Of the evidence, in its order."""
+"""What each column of the evidence is."""
 
 EDGE = 1e-6
-"""Probabilities and areas are kept this far from 0 (and 1)."""
+"""Probabilities are kept this far from 0 and 1, areas this far from 0."""
 
 PENALTY = 1e-3
 """On each squared weight, per image: it keeps the weights finite where all boxes are right."""
 
+INTERCEPT_SHARE = 0.01
+"""Of the penalty, on the squared intercept: it matters only where all outcomes are alike."""
+
 STEPS = 100
+"""Newton's steps, at most: some six are taken."""
+
 TOLERANCE = 1e-10
+"""The fit ends where no weight moves by as much."""
+
+LONGEST_STEP = 5.0
+"""Of one weight, in log-odds: a longer step is shortened, so that no logistic saturates."""
 
 
 def evidence(
     probability: npt.NDArray[np.floating], boxes: Boxes, maps: npt.NDArray[np.floating]
 ) -> Values:
-    """What the confidence is made of: nothing that an unlabelled image lacks.
+    """Return what the confidence is made of: nothing that an unlabelled image lacks.
 
     Args:
         probability: [n] of the predicted class, in [0, 1].
-        boxes: [n, 4] unit xyxy, as predicted.
-        maps: [n, d], not negative.
+        boxes: [n, 4] predicted, unit xyxy.
+        maps: [n, d] not negative.
 
     Returns:
         float64 [n, 3], see ``NAMES``. The spread is the share of cells that would hold the map if
         it were even: (sum m)^2 / (d sum m^2), in (0, 1]; 1 for a map of zeros.
     """
     p = np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     cells = np.asarray(maps, np.float64)
     square, whole = (cells**2).sum(1) * cells.shape[1], cells.sum(1) ** 2
     spread = np.divide(whole, square, out=np.ones_like(whole), where=square > 0)
-    return np.stack([np.log(p / (1 - p)), np.log(np.maximum(area, EDGE)), np.log(spread)], axis=1)
+    log_area = np.log(np.maximum(area(boxes), EDGE))
+    return np.stack([np.log(p / (1 - p)), log_area, np.log(spread)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,10 @@ class Confidence:
     """The chance that a box is right, from its evidence.
 
     Attributes:
-        mean: [k] of the evidence that it was fitted on.
+        mean: [k] mean of the evidence that it was fitted on.
         scale: [k] standard deviation of that evidence; 1 where it does not vary.
-        weights: [k] of the standardised evidence.
-        intercept: log-odds at the mean.
+        weights: [k] of the standardised evidence, in log-odds.
+        intercept: log-odds at the mean evidence.
     """
 
     mean: tuple[float, ...]
@@ -62,38 +75,37 @@ class Confidence:
     intercept: float
 
     @classmethod
-    def fit(cls, seen: Values, right: npt.NDArray[np.bool_]) -> "Confidence":
-        """Penalised maximum likelihood, by Newton's method.
+    def fit(cls, measured: Values, right: npt.NDArray[np.bool_]) -> "Confidence":
+        """Fit by penalised maximum likelihood, with Newton's method.
 
         Args:
-            seen: [n, k] evidence.
-            right: [n].
+            measured: [n, k] the evidence of each image.
+            right: [n] whether its box is right.
 
         Raises:
-            ValueError: no images.
+            ValueError: There are no images.
         """
-        if len(seen) == 0:
+        if len(measured) == 0:
             raise ValueError("a confidence cannot be learned from no images")
-        mean, scale = seen.mean(0), seen.std(0)
+        mean, scale = measured.mean(0), measured.std(0)
         scale = np.where(scale > 0, scale, 1.0)
-        x = np.concatenate([np.ones((len(seen), 1)), (seen - mean) / scale], axis=1)
-        # the intercept's own penalty is a hundredth: it is there for sets of one kind alone
-        penalty = len(seen) * PENALTY * np.r_[0.01, np.ones(seen.shape[1])]
+        x = np.concatenate([np.ones((len(measured), 1)), (measured - mean) / scale], axis=1)
+        penalty = len(measured) * PENALTY * np.r_[INTERCEPT_SHARE, np.ones(measured.shape[1])]
         w = np.zeros(x.shape[1])
         for _ in range(STEPS):
             p = _logistic(x @ w)
             gradient = x.T @ (p - right) + penalty * w
             curvature = (x * (p * (1 - p))[:, None]).T @ x + np.diag(penalty)
             step = np.linalg.solve(curvature, gradient)
-            step *= min(1.0, 5.0 / max(np.abs(step).max(), EDGE))
+            step *= min(1.0, LONGEST_STEP / max(np.abs(step).max(), EDGE))
             w -= step
             if np.abs(step).max() < TOLERANCE:
                 break
         return cls(tuple(mean.tolist()), tuple(scale.tolist()), tuple(w[1:].tolist()), float(w[0]))
 
-    def __call__(self, seen: Values) -> Values:
-        """Evidence [n, k] -> [n] in (0, 1)."""
-        standard = (seen - np.array(self.mean)) / np.array(self.scale)
+    def __call__(self, measured: Values) -> Values:
+        """Return the chance that each box is right, from its evidence: [n, k] -> [n] in (0, 1)."""
+        standard = (measured - np.array(self.mean)) / np.array(self.scale)
         return _logistic(standard @ np.array(self.weights) + self.intercept)
 
 
@@ -102,13 +114,13 @@ def _logistic(x: Values) -> Values:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Images of like confidence.
+class ConfidenceBin:
+    """Some images of about the same confidence.
 
     Attributes:
-        images: how many.
-        confidence: their mean, in [0, 1].
-        right: the share of them that is right.
+        images: how many there are.
+        confidence: the mean of theirs, in [0, 1].
+        right: the share of their boxes that is right, in [0, 1].
     """
 
     images: int
@@ -118,22 +130,29 @@ class Bin:
 
 def reliability(
     confidence: Values, right: npt.NDArray[np.bool_], bins: int = 10
-) -> tuple[Bin, ...]:
-    """What was promised beside what was kept: bins of as equal numbers of images as can be.
+) -> tuple[ConfidenceBin, ...]:
+    """Compare the promised with the kept, in bins of as equal numbers of images as can be.
 
     Args:
-        confidence: [n].
-        right: [n].
-        bins: how many; fewer where there are fewer images.
+        confidence: [n] as promised, in [0, 1].
+        right: [n] whether the box is right.
+        bins: how many to make; there are fewer where there are fewer images.
+
+    Returns:
+        The bins, from the lowest confidence to the highest; none of no images.
     """
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     return tuple(
-        Bin(len(part), float(confidence[part].mean()), float(right[part].mean())) for part in parts
+        ConfidenceBin(len(part), float(confidence[part].mean()), float(right[part].mean()))
+        for part in parts
     )
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error: the mean over images of |promised - kept| of their bin."""
-    total = sum(one.images for one in bins)
-    return sum(one.images * abs(one.confidence - one.right) for one in bins) / max(total, 1)
+def calibration_error(bins: Sequence[ConfidenceBin]) -> float:
+    """Return the expected calibration error, in [0, 1] (Naeini et al. 2015).
+
+    It is the mean over images of the difference of promised and kept in their bin.
+    """
+    total = sum(b.images for b in bins)
+    return sum(b.images * abs(b.confidence - b.right) for b in bins) / max(total, 1)

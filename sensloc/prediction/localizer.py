@@ -1,9 +1,9 @@
-"""A fitted run as one small folder, and the boxes that it finds: no annotation, no cluster.
+"""A fitted run as one small folder that finds boxes: it needs no annotation and no cluster.
 
 The folder is ``localizer/`` of a run directory. It may be copied anywhere::
 
-    localizer.json    what the run did: network, maps, classes, factors, confidence
-    linear_map.npz    the linear map; .json beside it
+    localizer.json    what the run did: network, maps, classes, confidence
+    method.npz        the fitted method, see ``sensloc.methods.saved``
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
@@ -25,55 +25,59 @@ from sensloc.errors import SenslocError
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
 from sensloc.images.decode import Pixels, decode, squash
 from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
-from sensloc.methods.least_squares import LinearMap
-from sensloc.methods.linear import LinearBox, Normalise, features_of
+from sensloc.methods import saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks import AnyClassifier
 from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.prediction.confidence import Bin, Confidence, evidence
+from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
 from sensloc.sections import Section
 
-FORMAT = 1
-"""Of the folder."""
+FORMAT = 2
+"""The version of the folder's layout."""
+
+METHOD = "method.npz"
+"""The file of the fitted method in the folder."""
 
 
 class LocalizerError(SenslocError):
-    """A localizer that cannot be loaded: says what is missing or differs."""
+    """A localizer cannot be loaded; the message says what is missing or differs."""
 
 
-class Judged(Section):
-    """How good the boxes were, on images of the run, where the class had to be predicted too.
+class HeldOutAccuracy(Section):
+    """How right boxes and confidences were on one set of the run, the class predicted too.
 
     Attributes:
-        images: how many.
-        corloc: percent of them whose box was right.
-        confidence: mean, in percent.
-        calibration_error: of the confidence, expected, in percentage points.
-        reliability: what was promised beside what was kept.
+        images: how many there were.
+        corloc: percent of the images whose box was right.
+        confidence: the mean, in percent.
+        calibration_error: the confidence's expected calibration error, in percentage points.
+        reliability: the promised beside the kept.
     """
 
     images: int
     corloc: float
     confidence: float
     calibration_error: float
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ConfidenceBin, ...]
 
 
-class Facts(Section):
-    """``localizer.json``.
+class LocalizerFacts(Section):
+    """The content of ``localizer.json``.
 
     Attributes:
-        format: of the folder.
+        format: version of the folder's layout.
         version: of sensloc.
-        run: its name.
-        config_hash: of its config.
+        run: the run's name.
+        config_hash: of the run's config.
+        classifier: the network, as the run's config has it.
         weights: hash of the network's weights, see ``sensloc.networks.prepare.weights_hash``.
         wnids: the class of each of the network's outputs.
-        names: the same for people.
-        factors: of the box's width and height.
-        iou: from which a box was right.
-        confidence: that it is.
-        validation: where it was learned.
-        test: where it was not.
+        names: of these classes, for people.
+        sensitivity: how maps are made.
+        iou: the IoU from which a box was right.
+        confidence: the chance that a box is right, from its evidence.
+        validation: accuracy on the set that the confidence was learned on.
+        test: accuracy on a set that nothing was learned on.
     """
 
     format: int
@@ -85,21 +89,19 @@ class Facts(Section):
     wnids: tuple[str, ...]
     names: tuple[str, ...]
     sensitivity: Sensitivity
-    normalise: Normalise
-    factors: tuple[float, float]
     iou: float
     confidence: Confidence
-    validation: Judged
-    test: Judged
+    validation: HeldOutAccuracy
+    test: HeldOutAccuracy
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is found in n images.
+class PredictedBatch:
+    """The classes and boxes that were predicted for n images.
 
     Attributes:
         predicted: [n] int64, the network's output of the predicted class.
-        score: [n] float32, its logit.
+        score: [n] float32, that class's logit.
         probability: [n] float32, its softmax.
         boxes: float64 [n, 4], unit xyxy; nan where the derivative is not finite.
         confidence: [n] float64, the chance that the box is right; nan there too.
@@ -114,13 +116,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's.
+    """The class and the box that were predicted for one image.
 
     Attributes:
         wnid: the predicted class.
-        class_name: the same for people.
+        class_name: the class's name for people.
         probability: of that class, in [0, 1].
-        box: x0, y0, x1, y1 in pixels of the image as it was given, edges.
+        box: x0, y0, x1, y1, the edges in pixels of the image as it was given.
         confidence: the chance that its IoU with the object is as high as the run asked for.
     """
 
@@ -132,20 +134,20 @@ class Prediction:
 
 
 AnyImage = Image.Image | npt.NDArray[np.uint8] | bytes | str | Path
-"""Pillow's, uint8 [h, w, 3] RGB, a file's bytes, or where it is (path or URL)."""
+"""An image of Pillow, uint8 [h, w, 3] RGB, a file's bytes, or its path or URL."""
 
 
 @dataclass(frozen=True)
 class Localizer:
-    """A classifier, and the linear map that was learned from its gradients.
+    """A classifier and the linear map that was learned from its gradients.
 
     Attributes:
-        facts: of the run.
-        make: its way to make maps.
-        box: its way from a map to a box.
+        facts: of the run that made it.
+        make: makes sensitivity maps.
+        box: gets boxes from maps.
     """
 
-    facts: Facts
+    facts: LocalizerFacts
     make: MapMaker
     box: LinearBox
 
@@ -155,34 +157,35 @@ class Localizer:
 
         Args:
             url: folder of a finished run, or of a copy of its ``localizer``.
-            device: of the network.
+            device: where the network runs: "cpu" or "cuda".
 
         Raises:
-            LocalizerError: there is none, or the weights are not those that the run had.
-            ClassifierError: the network cannot be built.
+            LocalizerError: There is none, or the weights are not those that the run had.
+            ClassifierError: The network cannot be built.
         """
         folder, facts = read_facts(str(url))
         config = facts.classifier
         network = config.load(f"{folder}/classifier.pt")
-        if (found := weights_hash(network)) != facts.weights:
+        if (weights := weights_hash(network)) != facts.weights:
             raise LocalizerError(
-                f"{folder}: the network's weights are not those of the run (their hash is {found}, "
-                f"not {facts.weights}): install the package versions of localizer.json's run"
+                f"{folder}: the network's weights are not those of the run (their hash is "
+                f"{weights}, not {facts.weights}): install the package versions of "
+                "localizer.json's run"
             )
         make = map_maker(prepare(network, config, device), config, facts.sensitivity, device)
-        linear = LinearMap.load(f"{folder}/linear_map")
-        return cls(facts, make, LinearBox(linear, facts.normalise, facts.factors))
+        with fsspec.open(f"{folder}/{METHOD}", "rb") as file:
+            box = saved.loads(file.read(), f"{folder}/{METHOD}").method
+        return cls(facts, make, saved.of_kind(box, LinearBox))
 
-    def find(self, pixels: Pixels) -> Found:
-        """The boxes of squashed images: uint8 [n, S, S, 3], in one batch."""
+    def find(self, pixels: Pixels) -> PredictedBatch:
+        """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
         maps = self.make(pixels, np.full(len(pixels), PREDICTED))
         finite = np.isfinite(maps.scale)
         known = np.where(finite[:, None], maps.map, 0)
-        inputs = features_of([known], self.facts.normalise)
-        boxes = self.box.of(inputs)
+        boxes = self.box.of_maps({"map": known})
         chance = self.facts.confidence(evidence(maps.probability, boxes, known))
         nan = np.where(finite, 0.0, np.nan)
-        return Found(
+        return PredictedBatch(
             maps.predicted, maps.score, maps.probability, boxes + nan[:, None], chance + nan
         )
 
@@ -190,45 +193,47 @@ class Localizer:
         """Find the object of each image, in one batch: a gradient for each is held in memory.
 
         Raises:
-            ImageError: one cannot be read; an error names a file.
+            ImageError: An image cannot be read; the error names its file if it has one.
         """
         if not images:
             return []
         size = self.facts.classifier.input_size
         pixels, sides = zip(*(_open(image, size) for image in images), strict=True)
-        found = replace(self, make=replace(self.make, batch_size=len(images))).find(
-            np.stack(pixels)
-        )
-        scaled = found.boxes * np.tile(np.array(sides), 2)
+        whole = replace(self, make=replace(self.make, batch_size=len(images)))
+        predicted = whole.find(np.stack(pixels))
+        scaled = predicted.boxes * np.tile(np.array(sides), 2)
         return [
             Prediction(
                 wnid=self.facts.wnids[index],
                 class_name=self.facts.names[index],
-                probability=float(found.probability[i]),
+                probability=float(predicted.probability[i]),
                 box=tuple(scaled[i].tolist()),
-                confidence=float(found.confidence[i]),
+                confidence=float(predicted.confidence[i]),
             )
-            for i, index in enumerate(found.predicted.tolist())
+            for i, index in enumerate(predicted.predicted.tolist())
         ]
 
 
-def read_facts(url: str) -> tuple[str, Facts]:
-    """The folder of a localizer, and its facts.
+def read_facts(url: str) -> tuple[str, LocalizerFacts]:
+    """Return the folder of a localizer, and its facts.
+
+    Args:
+        url: folder of a finished run, or of a copy of its ``localizer``.
 
     Raises:
-        LocalizerError: there is none, or one of another version.
+        LocalizerError: There is none, or one of another version.
     """
     url = url.rstrip("/")
     for folder in (url, f"{url}/localizer"):
         try:
             with fsspec.open(f"{folder}/localizer.json", "rb") as file:
-                read: Any = json.load(file)
+                content: Any = json.load(file)
         except FileNotFoundError:
             continue
         except ValueError as error:
             raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
         try:
-            return folder, Facts.model_validate(read)
+            return folder, LocalizerFacts.model_validate(content)
         except ValidationError as error:
             raise LocalizerError(
                 f"{folder}/localizer.json: not of this version of sensloc: {error}"
@@ -239,7 +244,7 @@ def read_facts(url: str) -> tuple[str, Facts]:
 
 
 def _open(image: AnyImage, size: int) -> tuple[Pixels, tuple[int, int]]:
-    """An image's squashed pixels, and its width and height."""
+    """Return an image's pixels, squashed to ``size``, and its width and height."""
     if isinstance(image, str | Path):
         (data,) = fetch([str(image)])
         if isinstance(data, ImageError):

@@ -1,157 +1,92 @@
-"""What people read of a comparison: its table and its Markdown page."""
+"""What people read of a comparison: its tables, and the notes below them."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from statistics import mean
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sensloc.config import Config
 from sensloc.methods import catalogue
-from sensloc.report.text import PAPER, aligned, grid
-from sensloc.report.text import protocol as sentence
-from sensloc.scoring import paired
-
-REFERENCE = "sensitivity"
-
-TABLE = pa.schema(
-    [
-        *paired.ACCURACY,
-        ("title", pa.string()),
-        ("n_train", pa.int64()),  # boxed images that it learned from; null: none
-        ("reference", pa.string()),  # what it is compared with, on the same images
-        ("difference", pa.float64()),  # percentage points, method - reference
-        ("difference_low", pa.float64()),  # 2.5 % of the paired bootstrap
-        ("difference_high", pa.float64()),
-        ("p", pa.float64()),  # McNemar's exact test of this pair alone
-        ("verdict", pa.string()),  # better or worse where p < 0.05, else not separable
-        ("max_box_acc_v2", pa.float64()),  # of heat maps: best thresholds on these images
-        ("ms_per_image", pa.float64()),  # file to box, one process; null: reads the truth
-        ("paper", pa.float64()),  # Ebrahimpour & Noelle, Table 1: their images, their protocol
-    ]
+from sensloc.report.text import (
+    SHARES,
+    Cell,
+    Columns,
+    Row,
+    aligned,
+    grid,
+    interval,
+    number,
+    protocol_sentence,
+    table_lines,
 )
-"""One row per method."""
+from sensloc.scoring.counts import AREA_GROUPS
 
-SHOWN = (
-    *("constant_tuned", "objectness", "colocalization_cnn", "sensitivity"),
-    *("sensitivity_calibrated", "cam_threshold", "sensitivity_cam", "perfect_mask"),
-)
-"""The curves of the report: as many as can be told apart."""
+# --------------------------------------------------------------------------- columns
 
 
-def table(
-    judged: paired.Judged,
-    chosen: Mapping[str, Mapping[str, Any]],
-    max_box_acc: Mapping[str, float],
-    ms: Mapping[str, float],
-    config: Config,
-) -> pa.Table:
-    """One row of ``TABLE`` per method.
-
-    Args:
-        judged: the test images.
-        chosen: what was learned, per method; ``n_train`` is read.
-        max_box_acc: MaxBoxAccV2 in percent, of some.
-        ms: per image, of all.
-        config: of the run.
-    """
-    evaluate = config.evaluate
-    reference = REFERENCE if REFERENCE in judged.methods else judged.methods[0]
-    draws = (evaluate.bootstrap, evaluate.seed)
-    accuracy = paired.accuracy(judged, *draws, evaluate.iou).to_pylist()
-    compared = {
-        row["method"]: row
-        for row in paired.differences(judged, reference, *draws, evaluate.iou).to_pylist()
-    }
-    rows = []
-    for row in accuracy:
-        name = row["method"]
-        other = compared.get(name, {})
-        truth = catalogue.base(name) in catalogue.READS_TRUTH
-        rows.append(
-            row
-            | {
-                "title": catalogue.title(name),
-                "n_train": chosen[name].get("n_train"),
-                "reference": reference if other else None,
-                "difference": other.get("difference"),
-                "difference_low": other.get("low"),
-                "difference_high": other.get("high"),
-                "p": other.get("p"),
-                "verdict": other.get("verdict"),
-                "max_box_acc_v2": max_box_acc.get(name),
-                "ms_per_image": None if truth else ms[name],
-                "paper": PAPER.get(name),
-            }
-        )
-    return pa.Table.from_pylist(rows, TABLE)
+def _ms(row: Row) -> str:
+    return number("ms_per_image", 1 if (row["ms_per_image"] or 0) >= 1 else 2)(row)
 
 
-# --------------------------------------------------------------------------- cells
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
-
-
-def _interval(row: Mapping[str, Any], value: str, low: str, high: str, sign: str = "") -> str:
-    if row[value] is None:
-        return ""
-    return f"{row[value]:{sign}.1f} [{row[low]:{sign}.1f}, {row[high]:{sign}.1f}]"
-
-
-MAIN = (
-    *("method", "CorLoc %", "class mean %", "against sensitivity", "verdict"),
-    *("train images", "ms/image", "paper"),
-)
-
-
-def main_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The cells of ``MAIN``, of rows of ``TABLE``."""
-    return [
-        [
-            row["title"],
-            _interval(row, "corloc", "ci_low", "ci_high"),
-            _interval(row, "class_mean", "class_mean_low", "class_mean_high"),
-            _interval(row, "difference", "difference_low", "difference_high", "+"),
-            row["verdict"] or "",
-            _number(row["n_train"], 0),
-            _number(row["ms_per_image"], 1 if (row["ms_per_image"] or 0) >= 1 else 2),
-            _number(row["paper"], 2),
-        ]
-        for row in rows
-    ]
-
-
-def text(made: pa.Table) -> str:
-    """The main table for a terminal."""
-    return aligned([MAIN, *main_lines(made.to_pylist())])
-
-
-PROTOCOL = {
-    "IoU 0.3": "corloc_30",
-    "0.5": "corloc",
-    "0.7": "corloc_70",
-    "mean of these": "corloc_mean",
-    "largest box": "largest",
-    "single-box images": "single",
-    "Top-1": "top1",
-    "MaxBoxAccV2": "max_box_acc_v2",
-    "errors": "n_errors",
+MAIN_COLUMNS: Columns = {
+    "method": itemgetter("title"),
+    **SHARES,
+    "against sensitivity": interval("difference", "difference_low", "difference_high", "+"),
+    "verdict": lambda row: row["verdict"] or "",
+    "train images": number("n_train", 0),
+    "ms/image": _ms,
+    "paper": number("paper", 2),
 }
+"""The main table, of rows of ``comparison.table.METHODS``."""
+
+PROTOCOL_COLUMNS: Columns = {
+    "method": itemgetter("title"),
+    "IoU 0.3": number("corloc_30"),
+    "0.5": number("corloc"),
+    "0.7": number("corloc_70"),
+    "mean of these": number("corloc_mean"),
+    "largest box": number("largest"),
+    "single-box images": number("single"),
+    "Top-1": number("top1"),
+    "MaxBoxAccV2": number("max_box_acc_v2"),
+    "errors": number("n_errors", 0),
+}
+"""The same methods under other protocols, of rows of ``comparison.table.METHODS``."""
+
+UNSEEN_COLUMNS: Columns = {
+    "method": lambda row: catalogue.title(row["method"]),
+    "seen %": number("seen"),
+    "unseen %": number("unseen"),
+    "unseen - seen": interval("difference", "low", "high", "+"),
+    "verdict": itemgetter("verdict"),
+}
+"""Classes that a method was not learned on, of rows of ``subsets.UNSEEN``."""
 
 
-def protocol_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The title and one cell per entry of ``PROTOCOL``, of rows of ``TABLE``."""
-    return [
-        [row["title"], *(_number(row[c], 0 if c == "n_errors" else 1) for c in PROTOCOL.values())]
-        for row in rows
-    ]
+# --------------------------------------------------------------------------- notes
+
+
+def notes(config: Config) -> str:
+    """Return what stands below the main table."""
+    return (
+        f"{protocol_sentence(config)} Differences are paired over the images, in percentage "
+        "points; better and worse: p < 0.05 in McNemar's exact test. Train images: boxed images "
+        "that the method learned from; thresholds, ridges, weights and size factors are chosen on "
+        "validation. ms/image: from the file to the box, one process with one thread, medians of "
+        f"{config.compare.speed_rounds} interleaved rounds. Paper: Ebrahimpour & Noelle, Table 1, "
+        "their images and protocol. The class is known to the class's mean box and to "
+        "co-localization whatever the maps are of. Ceilings read the test image's own box."
+    )
 
 
 def protocol_notes(single: int) -> str:
-    """What stands below these."""
+    """Return what stands below the table of other protocols.
+
+    Args:
+        single: images with a single box.
+    """
     return (
         f"CorLoc in percent. {single:,} images have a single box. Top-1: the box is right and the "
         "classifier too. MaxBoxAccV2 (Choe et al. 2020) is of the heat map, with the best "
@@ -160,138 +95,139 @@ def protocol_notes(single: int) -> str:
     )
 
 
-def notes(config: Config) -> str:
-    """What stands below the main table."""
-    return (
-        f"{sentence(config)} Differences are paired over the images, in percentage points; better "
-        "and worse: p < 0.05 in McNemar's exact test. Train images: boxed images that the method "
-        "learned from; thresholds, ridges, weights and size factors are chosen on validation. "
-        "ms/image: from the file to the box, one process with one thread, medians of "
-        f"{config.compare.speed_rounds} interleaved rounds. Paper: Ebrahimpour & Noelle, Table 1, "
-        "their images and protocol. The class is known to the class's mean box and to "
-        "co-localization whatever the maps are of. Ceilings read the test image's own box."
-    )
+# --------------------------------------------------------------------------- documents
+
+
+def text(methods: pa.Table) -> str:
+    """Return the main table for a terminal.
+
+    Args:
+        methods: rows of ``comparison.table.METHODS``.
+    """
+    return aligned(table_lines(MAIN_COLUMNS, methods.to_pylist()))
 
 
 def markdown(
-    made: pa.Table,
+    methods: pa.Table,
     groups: pa.Table,
     labels: pa.Table,
     unseen: pa.Table,
     recall: Mapping[str, float],
     config: Config,
 ) -> str:
-    """``compare/table.md``: the table, the protocol's columns, the breakdowns."""
-    rows = made.to_pylist()
-    plain = [row for row in rows if _plain(row["method"])]
-    n = rows[0]["n_images"]
+    """Return ``compare/table.md``: the table, other protocols, groups of images, few labels.
+
+    Args:
+        methods: rows of ``comparison.table.METHODS``.
+        groups: rows of ``accuracy.BREAKDOWN``.
+        labels: rows of ``subsets.LABELS``.
+        unseen: rows of ``subsets.UNSEEN``; may be empty.
+        recall: percent of the objects that so many proposals hold; may be empty.
+        config: the run's.
+    """
+    rows = methods.to_pylist()
+    plain = [row for row in rows if _stands_in_smaller_tables(row["method"])]
     sections = [
-        f"# {config.name}: every method on the same {n:,} test images",
-        grid([MAIN, *main_lines(rows)]),
+        f"# {config.name}: every method on the same {rows[0]['n_images']:,} test images",
+        grid(table_lines(MAIN_COLUMNS, rows)),
         notes(config),
         "## The same under other protocols",
-        grid([["method", *PROTOCOL], *protocol_lines(plain)]),
+        grid(table_lines(PROTOCOL_COLUMNS, plain)),
         protocol_notes(rows[0]["n_single"]),
-        "## By the size of the largest object",
-        _pivot(plain, groups, "area", paired.AREA_GROUPS),
-        "## By what the classifier says, and by source",
-        _pivot(plain, groups, "recognised", ("recognised", "not recognised")),
-        _pivot(plain, groups, "source", sorted(set(_of(groups, "source")["group"].to_pylist()))),
-        "## Label efficiency",
-        _labels(labels),
-        "At most so many boxed images per class to learn from, and as many again to choose the "
-        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+        *_breakdowns({row["method"]: row["title"] for row in plain}, groups.to_pylist()),
+        *_few_labels(label_spans(labels.to_pylist())),
     ]
     if len(unseen):
         sections += [
             "## Unseen classes",
-            grid([UNSEEN, *unseen_lines(unseen)]),
+            grid(table_lines(UNSEEN_COLUMNS, unseen.to_pylist())),
             "Learned on one half of the classes and tested on the same half (seen) or on the other "
             "(unseen), both ways.",
         ]
     if recall:
+        shares = ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
         sections += [
             "## Recall of the objectness measure's proposals",
-            ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
-            + " proposals (IoU >= 0.5).",
+            f"{shares} proposals (IoU >= 0.5).",
         ]
     return "\n\n".join(sections) + "\n"
 
 
-def _plain(name: str) -> bool:
-    """Does the method stand in the smaller tables? Of the calibrated, only the method itself."""
-    return name in (catalogue.base(name), REFERENCE + catalogue.CALIBRATED)
+def _stands_in_smaller_tables(method: str) -> bool:
+    """Return whether it does: of the calibrated methods, only the reference's twin."""
+    return method in (catalogue.base(method), catalogue.PREDICTS)
 
 
-def _of(groups: pa.Table, by: str) -> pa.Table:
-    return groups.filter(pc.equal(groups["by"], by))
+def _breakdowns(titles: Mapping[str, str], groups: Sequence[Row]) -> list[str]:
+    """Return the sections of CorLoc by groups of images, of rows of ``accuracy.BREAKDOWN``."""
+
+    def section(by: str, names: Sequence[str]) -> str:
+        rows = [row for row in groups if row["by"] == by]
+        images = {row["group"]: row["n_images"] for row in rows}
+        headings = {name: f"{name} ({images.get(name, 0):,})" for name in names}
+        return _pivot(titles, rows, headings, number("corloc"))
+
+    return [
+        "## By the size of the largest object",
+        section("area", AREA_GROUPS),
+        "## By what the classifier says, and by source",
+        section("recognised", ("recognised", "not recognised")),
+        section("source", sorted({row["group"] for row in groups if row["by"] == "source"})),
+    ]
+
+
+def _few_labels(spans: Sequence[Row]) -> list[str]:
+    """Return the section on label efficiency, of rows that ``label_spans`` returns."""
+    titles = {row["method"]: row["method"] for row in spans}
+    headings = {row["group"]: f"{row['group']:,}" if row["group"] else "all" for row in spans}
+    return [
+        "## Label efficiency",
+        _pivot(titles, spans, headings, interval("corloc", "low", "high")),
+        "At most so many boxed images per class to learn from, and as many again to choose the "
+        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+    ]
 
 
 def _pivot(
-    rows: Sequence[Mapping[str, Any]], groups: pa.Table, by: str, names: Sequence[str]
+    titles: Mapping[str, str], rows: Sequence[Row], headings: Mapping[Any, str], cell: Cell
 ) -> str:
-    cells = {(row["method"], row["group"]): row for row in _of(groups, by).to_pylist()}
-    some = rows[0]["method"]
-    counts = [cells[some, name]["n_images"] if (some, name) in cells else 0 for name in names]
-    header = ["method", *(f"{name} ({n:,})" for name, n in zip(names, counts, strict=True))]
-    body = [
-        [
-            row["title"],
-            *(
-                _number(cells.get((row["method"], name), {"corloc": None})["corloc"])
-                for name in names
-            ),
-        ]
-        for row in rows
-    ]
-    return grid([header, *body])
+    """Return a Markdown table: a line per method, a column per group of images.
+
+    Args:
+        titles: of the methods, by name.
+        rows: method, group, and what ``cell`` writes; where there is no row, the cell is empty.
+        headings: of the columns, by group.
+        cell: writes a cell.
+    """
+    by_place = {(row["method"], row["group"]): row for row in rows}
+    lines = [["method", *headings.values()]]
+    for method, title in titles.items():
+        placed = (by_place.get((method, group)) for group in headings)
+        lines.append([title, *("" if row is None else cell(row) for row in placed)])
+    return grid(lines)
 
 
-def label_spans(labels: pa.Table) -> list[dict[str, Any]]:
-    """Of the label efficiency's draws, a row per method and images per class.
+def label_spans(labels: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the spread over the draws of label efficiency, per method and images per class.
+
+    Args:
+        labels: rows of ``subsets.LABELS``, one per draw.
 
     Returns:
-        method (its title), per_class, n (boxed train images, mean), corloc (mean), low, high.
+        Rows of method (its title), group (images per class, None: all), n (boxed train images,
+        mean), corloc (mean, in percent), low and high (the extremes).
     """
-    drawn: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
-    for row in labels.to_pylist():
-        drawn.setdefault((row["method"], row["per_class"]), []).append(row)
+    draws: dict[tuple[str, int | None], list[Row]] = {}
+    for row in labels:
+        draws.setdefault((row["method"], row["per_class"]), []).append(row)
     return [
         {
             "method": catalogue.title(method),
-            "per_class": per_class,
+            "group": per_class,
             "n": round(mean(row["n_train"] for row in rows)),
             "corloc": mean(row["corloc"] for row in rows),
             "low": min(row["corloc"] for row in rows),
             "high": max(row["corloc"] for row in rows),
         }
-        for (method, per_class), rows in drawn.items()
-    ]
-
-
-def _labels(labels: pa.Table) -> str:
-    spans = label_spans(labels)
-    counts = dict.fromkeys(row["per_class"] for row in spans)
-    header = ["method", *(f"{k:,}" if k else "all" for k in counts)]
-    body: dict[str, list[str]] = {}
-    for row in spans:
-        cells = body.setdefault(row["method"], [row["method"]])
-        cells.append(_interval(row, "corloc", "low", "high"))
-    return grid([header, *body.values()])
-
-
-UNSEEN = ("method", "seen %", "unseen %", "unseen - seen", "verdict")
-
-
-def unseen_lines(unseen: pa.Table) -> list[list[str]]:
-    """The cells of ``UNSEEN``."""
-    return [
-        [
-            catalogue.title(row["method"]),
-            _number(row["seen"]),
-            _number(row["unseen"]),
-            _interval(row, "difference", "low", "high", "+"),
-            row["verdict"],
-        ]
-        for row in unseen.to_pylist()
+        for (method, per_class), rows in draws.items()
     ]

@@ -1,4 +1,4 @@
-"""Predicted boxes as other programs want them: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
+"""Boxes in the formats of other programs: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ from urllib.parse import quote
 from sensloc.datasets import voc_xml
 
 if TYPE_CHECKING:  # for which torch is imported
-    from sensloc.prediction.localizer import Facts
+    from sensloc.prediction.localizer import LocalizerFacts
 
 
 class Format(StrEnum):
-    """What boxes can be written as, beside Parquet."""
+    """A format that predicted boxes can be written in, beside Parquet."""
 
     COCO = "coco"
     VOC = "voc"
@@ -21,35 +21,39 @@ class Format(StrEnum):
 
 
 Row = dict[str, Any]
-"""Of ``tables.BOXES``."""
+"""A row of a table, by default of ``tables.BOXES``."""
 
 
-def coco(rows: Iterable[Row], facts: "Facts") -> str:
-    """Images, annotations and categories, as pycocotools and FiftyOne load them.
+def coco(rows: Iterable[Row], facts: "LocalizerFacts") -> str:
+    """Return the JSON of predicted boxes, as pycocotools and FiftyOne load it.
 
-    Every image is there; one with an error has no annotation. A category is an output of the
+    Every image is in it; one with an error has no annotation. A category is an output of the
     network, numbered from 1; ``score`` is the confidence; ``bbox`` is x, y, width, height.
+
+    Args:
+        rows: of ``tables.BOXES``; their order numbers the images, from 1.
+        facts: of the localizer.
     """
-    images, annotations = [], []  # as texts: a third of the memory
+    images, annotations = [], []  # as texts, which take a third of the memory
     category = {wnid: i for i, wnid in enumerate(facts.wnids, 1)}
     for number, row in enumerate(rows, 1):
         images.append(json.dumps(_image(number, row)))
         if row["error"] is None:
             bbox = [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]]
-            made = _annotation(number, number, category[row["wnid"]], bbox)
-            annotations.append(json.dumps(made | {"score": row["confidence"]}))
-    named = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
-    categories = [_category(i, wnid, name) for i, (wnid, name) in named]
-    said = f"sensloc {facts.version}, boxes of the run {facts.run}"
-    frame = json.dumps(_info(said) | {"categories": categories}).removesuffix("}")
+            annotation = _annotation(number, number, category[row["wnid"]], bbox)
+            annotations.append(json.dumps(annotation | {"score": row["confidence"]}))
+    classes = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
+    categories = [_category(i, wnid, name) for i, (wnid, name) in classes]
+    info = _info(f"sensloc {facts.version}, boxes of the run {facts.run}")
+    frame = json.dumps(info | {"categories": categories}).removesuffix("}")
     return f'{frame}, "images": [{", ".join(images)}], "annotations": [{", ".join(annotations)}]}}'
 
 
 def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
-    """The annotated boxes of a run's images, as pycocotools and FiftyOne load them.
+    """Return the annotated boxes of a run's images, as pycocotools and FiftyOne load them.
 
     Args:
-        rows: of ``tables.MANIFEST``, without errors; the order numbers the images, from 1.
+        rows: of ``tables.MANIFEST``, without errors; their order numbers the images, from 1.
         name: of the run.
     """
     images: list[dict[str, Any]] = []
@@ -61,22 +65,26 @@ def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
         category = categories.setdefault(row["wnid"], new)
         for box in row["boxes"]:
             bbox = _xywh(box, (row["width"], row["height"]))
-            at = len(annotations) + 1
-            annotations.append(_annotation(at, number, category["id"], bbox))
-    said = f"annotated boxes of the run {name}"
-    named = {"images": images, "annotations": annotations, "categories": [*categories.values()]}
-    return _info(said) | named
+            annotation_id = len(annotations) + 1
+            annotations.append(_annotation(annotation_id, number, category["id"], bbox))
+    return _info(f"annotated boxes of the run {name}") | {
+        "images": images,
+        "annotations": annotations,
+        "categories": list(categories.values()),
+    }
 
 
 def coco_results(rows: Iterable[Row], truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One method's boxes, for ``COCO.loadRes``: the category is the annotated one.
+    """Return one method's boxes for ``COCO.loadRes``, each with the image's annotated category.
+
+    The score of all is 1: a run gives one box per image.
 
     Args:
         rows: of ``tables.PREDICTIONS``, without errors.
-        truth: as ``coco_truth`` returns it. ``score`` is 1: a run gives a box per image.
+        truth: as ``coco_truth`` returns it.
     """
     images = {image["file_name"]: image for image in truth["images"]}
-    category = {one["wnid"]: one["id"] for one in truth["categories"]}
+    category = {named["wnid"]: named["id"] for named in truth["categories"]}
     return [
         {
             "image_id": (image := images[row["image_id"]])["id"],
@@ -93,8 +101,13 @@ def _info(description: str) -> dict[str, Any]:
 
 
 def _image(number: int, row: Row) -> Row:
-    named = {"id": number, "file_name": row["image_id"], "coco_url": row["uri"]}
-    return named | {"width": row["width"], "height": row["height"]}
+    return {
+        "id": number,
+        "file_name": row["image_id"],
+        "coco_url": row["uri"],
+        "width": row["width"],
+        "height": row["height"],
+    }
 
 
 def _annotation(number: int, image: int, category: int, bbox: list[float]) -> Row:
@@ -113,13 +126,17 @@ def _category(number: int, wnid: str, name: str) -> Row:
 
 
 def _xywh(box: Sequence[float], sides: tuple[int, int]) -> list[float]:
-    """Unit xyxy -> x, y, width, height in pixels."""
+    """Turn a unit xyxy box into x, y, width, height in pixels."""
     x0, y0, x1, y1 = (float(v) * side for v, side in zip(box, (*sides, *sides), strict=True))
     return [x0, y0, x1 - x0, y1 - y0]
 
 
 def voc(row: Row) -> bytes:
-    """One image's annotation: corners are the first and last pixel, counted from 1."""
+    """Return one image's XML file: corners are the first and last pixel, counted from 1.
+
+    Args:
+        row: without an error.
+    """
     first = [int(row[name]) + 1 for name in ("x0", "y0")]
     last = [max(1, round(row[name])) for name in ("x1", "y1")]
     name = row["image_id"].rpartition("/")[2]
@@ -127,11 +144,11 @@ def voc(row: Row) -> bytes:
 
 
 def yolo(row: Row, classes: Mapping[str, int]) -> str:
-    """One image's line: class, centre and size in the unit square, confidence.
+    """Return one image's line: class, centre and size in the unit square, confidence.
 
     Args:
         row: without an error.
-        classes: wnid -> number, from 0.
+        classes: the number of each wnid, from 0.
     """
     x0, y0, x1, y1 = row["box"]
     numbers = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, row["confidence"])
@@ -139,7 +156,7 @@ def yolo(row: Row, classes: Mapping[str, int]) -> str:
 
 
 def place(image_id: str) -> str:
-    """An image id as the path of a file, without its suffix; none leaves its folder."""
+    """Return an image id as the path of a file without its suffix; none leaves its folder."""
     stem, dot, suffix = image_id.rpartition(".")
     name = stem if dot and "/" not in suffix and stem.rpartition("/")[2] else image_id
     parts = [quote(part, safe=" ") or "%" for part in name.split("/")]

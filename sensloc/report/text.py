@@ -1,49 +1,120 @@
-"""The tables that people read: Markdown for files, plain text for a terminal."""
+"""Tables and sentences that people read: Markdown for files, plain text for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.config import Config
+from sensloc.methods import catalogue
 
-PAPER = {
-    "constant_mean": 12.34,
-    "objectness": 37.42,
-    "colocalization_sift": 53.20,
-    "sensitivity": 82.76,
+Row = Mapping[str, Any]
+
+Cell = Callable[[Row], str]
+"""Writes one cell of a row."""
+
+Columns = Mapping[str, Cell]
+"""A table's headings, in their order, and what writes the cells below each."""
+
+# --------------------------------------------------------------------------- cells
+
+
+def number(name: str, digits: int = 1) -> Cell:
+    """Return what writes the number ``row[name]``; the cell is empty where it is null."""
+
+    def write(row: Row) -> str:
+        return "" if row[name] is None else f"{row[name]:,.{digits}f}"
+
+    return write
+
+
+def interval(value: str, low: str, high: str, sign: str = "") -> Cell:
+    """Return what writes a number and its bounds, all named; empty where the number is null.
+
+    Args:
+        value: the number's name in the row.
+        low: name of the lower bound.
+        high: name of the upper bound.
+        sign: "+" where positive numbers carry their sign.
+    """
+
+    def write(row: Row) -> str:
+        if row[value] is None:
+            return ""
+        return f"{row[value]:{sign}.1f} [{row[low]:{sign}.1f}, {row[high]:{sign}.1f}]"
+
+    return write
+
+
+def table_lines(columns: Columns, rows: Iterable[Row]) -> list[list[str]]:
+    """Return the lines of a table, its headings first, one cell per column."""
+    return [list(columns), *([write(row) for write in columns.values()] for row in rows)]
+
+
+def grid(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines as a Markdown table: headings first, all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:]))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines as plain text in columns, all but the first to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+# --------------------------------------------------------------------------- a run's CorLoc
+
+SHARES: Columns = {
+    "CorLoc %": interval("corloc", "ci_low", "ci_high"),
+    "class mean %": interval("class_mean", "class_mean_low", "class_mean_high"),
 }
-"""Ebrahimpour & Noelle, Table 1, in percent: their images, their protocol."""
+"""The columns that the run's table and the comparison's have in common."""
+
+CORLOC_COLUMNS: Columns = {
+    "method": itemgetter("method"),
+    **SHARES,
+    "images right": lambda row: f"{row['n_correct']:,} / {row['n_images']:,}",
+    "paper, ImageNet, its protocol": number("paper", 2),
+}
+"""The run's table, of rows that ``corloc_rows`` returns."""
 
 
-def main_lines(table: pa.Table) -> list[list[str]]:
-    """The cells of ``HEADER``, of the CorLoc table."""
-    wanted = table.filter(pc.is_in(table["scope"], pa.array(["overall", "class mean"])))
-    by_method: dict[str, dict[str, Any]] = {}
-    for row in wanted.to_pylist():
-        by_method.setdefault(row["method"], {})[row["scope"]] = row
+def corloc_rows(corloc: pa.Table) -> list[dict[str, Any]]:
+    """Return one row per method of ``tables.CORLOC``, in the table's order.
+
+    Returns:
+        The columns of the scope "overall"; title; class_mean, class_mean_low and class_mean_high,
+        in percent; paper, in percent, or None where the paper has no such method.
+    """
+    overall, class_mean = (
+        corloc.filter(pc.equal(corloc["scope"], scope)).to_pylist()
+        for scope in ("overall", "class mean")
+    )
+    mean_of = {row["method"]: row for row in class_mean}
     return [
-        [
-            method,
-            _share(scopes["overall"]),
-            _share(scopes["class mean"]),
-            f"{scopes['overall']['n_correct']:,} / {scopes['overall']['n_images']:,}",
-            f"{PAPER[method]:.2f}" if method in PAPER else "",
-        ]
-        for method, scopes in by_method.items()
+        row
+        | {
+            "title": catalogue.title(row["method"]),
+            "class_mean": mean_of[row["method"]]["corloc"],
+            "class_mean_low": mean_of[row["method"]]["ci_low"],
+            "class_mean_high": mean_of[row["method"]]["ci_high"],
+            "paper": catalogue.PAPER.get(row["method"]),
+        }
+        for row in overall
     ]
 
 
-def _share(row: dict[str, Any]) -> str:
-    return f"{row['corloc']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
-
-
-HEADER = ["method", "CorLoc %", "class mean %", "images right", "paper, ImageNet, its protocol"]
-
-
-def protocol(config: Config) -> str:
-    """One sentence: what the numbers mean."""
+def protocol_sentence(config: Config) -> str:
+    """Return the sentence that says what CorLoc means in this run."""
     label = (
         "the true class (GT-known)"
         if config.sensitivity.label == "truth"
@@ -55,62 +126,55 @@ def protocol(config: Config) -> str:
     )
 
 
-def markdown(table: pa.Table, config: Config, errors: int = 0) -> str:
-    """``table.md``: one row per method, and how many test images had errors."""
-    body = grid([HEADER, *main_lines(table)])
+def corloc_markdown(corloc: pa.Table, config: Config, errors: int = 0) -> str:
+    """Return ``table.md``: one row per method, and what its numbers mean.
+
+    Args:
+        corloc: rows of ``tables.CORLOC``.
+        config: the run's.
+        errors: test images that have one.
+    """
+    body = grid(table_lines(CORLOC_COLUMNS, corloc_rows(corloc)))
     not_counted = f" {errors:,} test images with errors are not counted." if errors else ""
-    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol(config)}{not_counted}\n"
+    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol_sentence(config)}{not_counted}\n"
 
 
-def text(table: pa.Table, config: Config) -> str:
-    """The same for a terminal, in columns."""
-    return "\n".join([aligned([HEADER, *main_lines(table)]), "", protocol(config)])
+def corloc_text(corloc: pa.Table, config: Config) -> str:
+    """Return the run's table for a terminal, and what its numbers mean."""
+    body = aligned(table_lines(CORLOC_COLUMNS, corloc_rows(corloc)))
+    return f"{body}\n\n{protocol_sentence(config)}"
 
 
-def grid(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the header first; all columns but the first to the right."""
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:]))
+def pace(sensitivity: Row) -> str:
+    """Return how fast the last attempt of the sensitivity stage was, from its facts.
 
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """The same as plain text."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def pace(made: dict[str, Any]) -> str:
-    """How fast the sensitivity stage was: null where an attempt before had made every map."""
-    rate = made["images_per_s"]
+    Its ``images_per_s`` is null where an earlier attempt had made every map.
+    """
+    rate = sensitivity["images_per_s"]
     return "all made by an earlier attempt" if rate is None else f"{rate:,.1f} images/s"
 
 
-def summary(table: pa.Table, config: Config, facts: dict[str, Any], url: str) -> str:
-    """What a finished run says last.
+def summary(corloc: pa.Table, config: Config, facts: Row, url: str) -> str:
+    """Return what a finished run says last.
 
     Args:
-        table: of CorLoc.
-        config: of the run.
+        corloc: rows of ``tables.CORLOC``.
+        config: the run's.
         facts: the content of ``run.json``.
-        url: of the run directory.
+        url: the run directory.
     """
     stages = facts["stages"]
-    made = stages["sensitivity"]
-    total = sum(stage["seconds"] for stage in stages.values())
-    splits = ", ".join(f"{n:,} {name}" for name, n in stages["manifest"]["splits"].items())
+    manifest, sensitivity = stages["manifest"], stages["sensitivity"]
+    seconds = sum(stage["seconds"] for stage in stages.values())
+    splits = ", ".join(f"{n:,} {name}" for name, n in manifest["splits"].items())
+    top1 = ", ".join(f"{share:.1f} % of {name}" for name, share in sensitivity["top1"].items())
     lines = [
-        f"{config.name}: {stages['manifest']['images']:,} images of "
-        f"{stages['manifest']['classes']:,} classes ({splits}) in {total:.0f} s",
-        f"sensitivity maps: {pace(made)}, {made['errors']} errors",
-        "classifier top-1: " + ", ".join(f"{v:.1f} % of {k}" for k, v in made["top1"].items()),
+        f"{config.name}: {manifest['images']:,} images of {manifest['classes']:,} classes "
+        f"({splits}) in {seconds:.0f} s",
+        f"sensitivity maps: {pace(sensitivity)}, {sensitivity['errors']} errors",
+        f"classifier top-1: {top1}",
         "",
-        text(table, config),
+        corloc_text(corloc, config),
         "",
         f"tables, figure and linear map: {url}",
         f"  open {url}/report.html; {url}/examples.png and table.md are parts of it",

@@ -1,1 +1,1 @@
-"""CorLoc, counts and paired differences."""
+"""What boxes and heat maps are worth: CorLoc, counts, paired differences, MaxBoxAccV2."""

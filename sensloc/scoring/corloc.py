@@ -1,4 +1,4 @@
-"""CorLoc, from integer counts: exact under any schedule. numpy only.
+"""CorLoc, from integer counts: exact under any schedule.
 
 A prediction is right when its IoU with any of the image's ground-truth boxes is at least the
 threshold (0.5: the paper's "at least half"), in continuous coordinates.
@@ -17,10 +17,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def best_iou(predicted: Boxes, truth: Sequence[Boxes]) -> Floats:
-    """The best IoU over each image's boxes.
+    """Return the best IoU over each image's boxes.
 
     Args:
-        predicted: [..., n, 4]: one box per image, for any number of candidate methods.
+        predicted: [..., n, 4] One box per image, for any number of candidate methods.
         truth: n arrays [m_i, 4], m_i >= 1.
 
     Returns:
@@ -28,13 +28,22 @@ def best_iou(predicted: Boxes, truth: Sequence[Boxes]) -> Floats:
     """
     owner = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth])
     flat = np.concatenate([np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in truth])
-    each = iou(np.asarray(predicted, np.float64)[..., owner, :], flat)
+    with_every_box = iou(np.asarray(predicted, np.float64)[..., owner, :], flat)
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    return np.asarray(np.maximum.reduceat(each, starts, axis=-1))
+    return np.asarray(np.maximum.reduceat(with_every_box, starts, axis=-1))
 
 
 def count_correct(predicted: Boxes, truth: Sequence[Boxes], threshold: float) -> Any:
-    """How many images each candidate gets right: [..., n, 4] -> int64 [...]."""
+    """Return how many images each candidate gets right.
+
+    Args:
+        predicted: [..., n, 4] See ``best_iou``.
+        truth: n arrays [m_i, 4], m_i >= 1; n may be 0.
+        threshold: The IoU from which a box is right.
+
+    Returns:
+        int64 [...].
+    """
     if len(truth) == 0:
         return np.zeros(np.shape(predicted)[:-2], dtype=np.int64)
     return (best_iou(predicted, truth) >= threshold).sum(-1)
@@ -42,7 +51,7 @@ def count_correct(predicted: Boxes, truth: Sequence[Boxes], threshold: float) ->
 
 @dataclass(frozen=True)
 class Interval:
-    """A share in percent, and its 95 % interval."""
+    """A share in percent and the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -50,7 +59,7 @@ class Interval:
 
 
 def share(correct: int, images: int, resamplings: int, seed: int) -> Interval:
-    """CorLoc over all images, with a bootstrap over images.
+    """Return CorLoc over all images, with a bootstrap over images.
 
     To resample n images, k of them right, and count the right ones is to draw from the binomial
     distribution (n, k / n): no image is touched.
@@ -61,16 +70,16 @@ def share(correct: int, images: int, resamplings: int, seed: int) -> Interval:
 def class_mean(
     correct: Sequence[int], images: Sequence[int], resamplings: int, seed: int
 ) -> Interval:
-    """The mean over classes of their CorLoc; images are resampled within their classes.
+    """Return the mean over classes of their CorLoc; images are resampled within their classes.
 
     Args:
-        correct: [c] images right, per class.
-        images: [c] images, each >= 1.
-        resamplings: of the bootstrap.
-        seed: of the bootstrap.
+        correct: [c] The images right, per class.
+        images: [c] The images, each >= 1.
+        resamplings: The number of resamplings of the bootstrap.
+        seed: The seed of the bootstrap.
 
     Raises:
-        ValueError: no class, or a class without images.
+        ValueError: There is no class, or a class without images.
     """
     right, total = np.asarray(correct, np.int64), np.asarray(images, np.int64)
     if len(total) == 0 or (total < 1).any():

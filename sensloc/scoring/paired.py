@@ -1,10 +1,10 @@
-"""The protocol: every method judged on the same images, and what may be said of their differences.
+"""Every method judged on the same images, and what may be said of their differences.
 
-All results are percentages over images. An image for which a method gave no box counts as wrong.
+All results are percentages over images; which images count, and what is right, ``counts`` says.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,42 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import binomtest
 
-from sensloc.scoring.corloc import Floats, class_mean, share
+from sensloc.scoring import counts
+from sensloc.scoring.corloc import Floats
 
 Bools = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
 Verdict = Literal["better", "worse", "not separable"]
-
-AREAS = (0, 0.1, 0.25, 0.5, 1)
-"""Edges of the area groups, as shares of the image; a lower edge belongs to its group."""
-
-AREA_GROUPS = ("under 10 %", "10 to 25 %", "25 to 50 %", "over 50 %")
-
-THRESHOLDS = (0.3, 0.5, 0.7)
-"""What ``corloc_mean`` is the mean over."""
-
-ACCURACY = pa.schema(
-    [
-        ("method", pa.string()),
-        ("n_images", pa.int64()),
-        ("n_errors", pa.int64()),  # of them without a box: wrong
-        ("n_correct", pa.int64()),  # iou >= threshold with any box of the image
-        ("corloc", pa.float64()),  # percent, as all below
-        ("ci_low", pa.float64()),  # 2.5 % of the bootstrap over images
-        ("ci_high", pa.float64()),  # 97.5 %
-        ("class_mean", pa.float64()),  # the mean over classes of their CorLoc
-        ("class_mean_low", pa.float64()),
-        ("class_mean_high", pa.float64()),
-        ("corloc_30", pa.float64()),  # at IoU 0.3
-        ("corloc_70", pa.float64()),  # at IoU 0.7
-        ("corloc_mean", pa.float64()),  # of IoU 0.3, 0.5 and 0.7
-        ("largest", pa.float64()),  # against the image's largest box alone
-        ("n_single", pa.int64()),  # images with one box
-        ("single", pa.float64()),  # over these; null where there are none
-        ("top1", pa.float64()),  # right box, and the classifier is right too
-    ]
-)
-"""One row per method."""
 
 DIFFERENCES = pa.schema(
     [
@@ -65,65 +35,64 @@ DIFFERENCES = pa.schema(
 )
 """One row per pair of methods."""
 
-BREAKDOWN = pa.schema(
-    [
-        ("method", pa.string()),
-        ("by", pa.string()),  # area, recognised, source, class
-        ("group", pa.string()),  # the wnid where by is class
-        ("class_name", pa.string()),  # null unless by is class
-        ("n_images", pa.int64()),
-        ("n_correct", pa.int64()),
-        ("corloc", pa.float64()),  # percent
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-    ]
-)
-"""One row per method and group; a group without images has none."""
-
 
 @dataclass(frozen=True)
 class Judged:
-    """M methods on the same n >= 1 test images, in the order of their image_id."""
+    """M methods on the same n >= 1 test images.
+
+    Attributes:
+        methods: Their names, M of them.
+        image_id: [n] Ascending.
+        wnid: [n]
+        class_name: [n]
+        source: [n] Layout and part.
+        n_boxes: [n] The number of ground-truth boxes.
+        area: [n] The share of the image that its largest ground-truth box covers.
+        recognised: [n] Whether the classifier's prediction is the annotated class.
+        iou: [M, n] The best over the image's boxes; nan where no box was given.
+        iou_largest: [M, n] That with its largest box; nan likewise.
+    """
 
     methods: tuple[str, ...]
-    image_id: Names  # [n]
-    wnid: Names  # [n]
-    class_name: Names  # [n]
-    source: Names  # [n]: layout and part
-    n_boxes: npt.NDArray[np.int64]  # [n]: ground-truth boxes
-    area: Floats  # [n]: the share of the image that its largest ground-truth box covers
-    recognised: Bools  # [n]: the classifier's prediction is the annotated class
-    iou: npt.NDArray[np.float32]  # [M, n]: best over the image's boxes; nan where no box was given
-    iou_largest: npt.NDArray[np.float32]  # [M, n]: with its largest box; nan likewise
+    image_id: Names
+    wnid: Names
+    class_name: Names
+    source: Names
+    n_boxes: npt.NDArray[np.int64]
+    area: Floats
+    recognised: Bools
+    iou: npt.NDArray[np.float32]
+    iou_largest: npt.NDArray[np.float32]
 
     @classmethod
     def from_table(cls, rows: pa.Table, methods: Sequence[str]) -> "Judged":
-        """Align the methods' rows; leave out the images for which every one has an error.
+        """Align the methods' rows; leave out the images that do not count, see ``counts``.
 
         Args:
-            rows: image_id, wnid, class_name, source, method, iou, iou_largest, n_boxes, area,
-                recognised, error: one row per image and method, in any order. Where ``error`` is
-                set, the numbers may be null.
-            methods: which to take, at least one.
+            rows: Rows of the predictions, ``counts.COLUMNS``, image_id and error at least, in any
+                order. Where ``error`` is set, the numbers may be null.
+            methods: Which to take, at least one.
 
         Raises:
-            ValueError: an image twice, or not the same images for every method, or none left.
+            ValueError: An image is there twice, or not the same images for every method, or none
+                that counts.
         """
         parts = [
             rows.filter(pc.equal(rows["method"], method)).sort_by("image_id") for method in methods
         ]
         _refuse_unaligned([_names(part, "image_id") for part in parts], methods)
         failed = np.stack([part["error"].is_valid().to_numpy() for part in parts])
-        taken = np.asarray(~failed.all(axis=0))
+        known = ~np.isnan(_numbers(parts, "area"))
+        taken = np.asarray(known.any(axis=0))
         if not taken.any():
             raise ValueError("no test image without an error")
         iou, largest = (
             np.where(failed, np.nan, _numbers(parts, name))[:, taken].astype(np.float32)
             for name in ("iou", "iou_largest")
         )
-        knows = np.argmin(failed, axis=0), np.arange(len(taken))  # the first without an error
+        first_known = np.argmax(known, axis=0), np.arange(len(taken))
         n_boxes, area, recognised = (
-            _numbers(parts, name)[knows][taken] for name in ("n_boxes", "area", "recognised")
+            _numbers(parts, name)[first_known][taken] for name in ("n_boxes", "area", "recognised")
         )
         return cls(
             methods=tuple(methods),
@@ -139,8 +108,29 @@ class Judged:
         )
 
     def right(self, threshold: float = 0.5) -> Bools:
-        """[M, n]: IoU at least the threshold, as float32 has it, with any box of the image."""
+        """Return where the IoU is at least the threshold, as float32 has it: [M, n]."""
         return np.asarray(self.iou >= np.float32(threshold))
+
+    def counts(self, threshold: float = 0.5) -> pa.Table:
+        """Return the table ``counts.COUNTS`` of all methods."""
+        return counts.tally(self._rows(threshold), threshold)
+
+    def _rows(self, threshold: float) -> Iterator[pa.Table]:
+        """Yield each method's rows, ``counts.COLUMNS``."""
+        image = {
+            name: pa.array(getattr(self, name))
+            for name in ("wnid", "class_name", "source", "n_boxes", "area", "recognised")
+        }
+        for m, right in enumerate(self.right(threshold)):
+            yield pa.table(
+                {
+                    "method": pa.array([self.methods[m]] * len(right), pa.string()),
+                    **image,
+                    "iou": pa.array(self.iou[m], from_pandas=True),
+                    "iou_largest": pa.array(self.iou_largest[m], from_pandas=True),
+                    "correct": right,
+                }
+            )
 
 
 def _refuse_unaligned(ids: Sequence[Names], methods: Sequence[str]) -> None:
@@ -157,39 +147,25 @@ def _names(rows: pa.Table, column: str) -> Names:
 
 
 def _numbers(parts: Sequence[pa.Table], column: str) -> Floats:
-    """float64 [M, n], nan for null."""
+    """Return a column of every part: float64 [M, n], nan for null."""
     return np.stack([pc.cast(part[column], pa.float64()).to_numpy() for part in parts])
 
 
-def _table(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    """Rows with their values in the schema's order."""
+def table_of(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Return the table of rows whose values stand in the schema's order."""
     return pa.Table.from_pylist([dict(zip(schema.names, r, strict=True)) for r in rows], schema)
-
-
-def accuracy(j: Judged, resamplings: int, seed: int, threshold: float = 0.5) -> pa.Table:
-    """The table ``ACCURACY``, methods in order; ``threshold`` is that of all but ``corloc_*``."""
-    classes, owner = np.unique(j.wnid, return_inverse=True)
-    images, single = np.bincount(owner).tolist(), j.n_boxes == 1
-    at = np.stack([100 * j.right(t).mean(1) for t in THRESHOLDS])
-    largest = 100 * (j.iou_largest >= np.float32(threshold)).mean(1)
-
-    def row(m: int, right: Bools) -> tuple[Any, ...]:
-        correct = np.bincount(owner[right], minlength=len(classes)).tolist()
-        return (
-            *(j.methods[m], len(right), int(np.isnan(j.iou[m]).sum()), sum(correct)),
-            *astuple(share(sum(correct), len(right), resamplings, seed)),
-            *astuple(class_mean(correct, images, resamplings, seed)),
-            *(at[0, m], at[-1, m], at[:, m].mean(), largest[m], int(single.sum())),
-            100 * right[single].mean() if single.any() else None,
-            100 * (right & j.recognised).mean(),
-        )
-
-    return _table((row(m, right) for m, right in enumerate(j.right(threshold))), ACCURACY)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in percentage points, its 95 % interval, and the p-value of McNemar's test."""
+    """A difference of two methods' CorLoc.
+
+    Attributes:
+        value: In percentage points.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        p: The p-value of McNemar's exact test.
+    """
 
     value: float
     low: float
@@ -198,24 +174,24 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Plain words for p < 0.05 (of this pair alone: no correction for many pairs)."""
+        """What p < 0.05 says in plain words; it is of this pair alone, uncorrected for many."""
         if self.p >= 0.05:
             return "not separable"
         return "better" if self.value > 0 else "worse"
 
 
 def difference(a_right: Bools, b_right: Bools, resamplings: int, seed: int) -> Difference:
-    """CorLoc of a - of b, with a paired bootstrap over images; exactly -difference(b, a).
+    """Return CorLoc of a minus that of b, with a paired bootstrap; exactly -difference(b, a).
 
     To resample n images and count those that only a, only b, or both or neither get right is to
     draw from the multinomial distribution of these three counts: no image is touched. With few
     images that differ this interval is too short, so the verdict rests on McNemar's exact test.
 
     Args:
-        a_right: [n], n >= 1.
-        b_right: [n], the same images.
-        resamplings: of the bootstrap.
-        seed: of the bootstrap.
+        a_right: [n] The images that a gets right, n >= 1.
+        b_right: [n] Those that b gets right, in the same order.
+        resamplings: The number of resamplings of the bootstrap.
+        seed: The seed of the bootstrap.
     """
     n = len(a_right)
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
@@ -234,10 +210,10 @@ def difference(a_right: Bools, b_right: Bools, resamplings: int, seed: int) -> D
 def differences(
     j: Judged, reference: str, resamplings: int, seed: int, threshold: float = 0.5
 ) -> pa.Table:
-    """The table ``DIFFERENCES``: every other method against one of them.
+    """Return the table ``DIFFERENCES``: every other method against one of them.
 
     Raises:
-        ValueError: the reference is not among the methods.
+        ValueError: The reference is not among the methods.
     """
     if reference not in j.methods:
         raise ValueError(f"reference {reference} is not one of {', '.join(j.methods)}")
@@ -247,7 +223,7 @@ def differences(
 
 
 def all_differences(j: Judged, resamplings: int, seed: int, threshold: float = 0.5) -> pa.Table:
-    """The table ``DIFFERENCES``: every method against every later one."""
+    """Return the table ``DIFFERENCES``: every method against every later one."""
     pairs = [(a, b) for a in range(len(j.methods)) for b in range(a + 1, len(j.methods))]
     return _compared(j, pairs, resamplings, seed, threshold)
 
@@ -258,45 +234,11 @@ def _compared(
     right = j.right(threshold)
 
     def row(a: int, b: int) -> tuple[Any, ...]:
-        one = difference(right[a], right[b], resamplings, seed)
+        gap = difference(right[a], right[b], resamplings, seed)
         only_a, only_b = (right[a] & ~right[b]).sum(), (right[b] & ~right[a]).sum()
-        counts = int(only_a), int(only_b)
         return (
-            *(j.methods[a], j.methods[b], one.value, one.low, one.high),
-            *(*counts, one.p, one.verdict),
+            *(j.methods[a], j.methods[b], gap.value, gap.low, gap.high),
+            *(int(only_a), int(only_b), gap.p, gap.verdict),
         )
 
-    return _table((row(a, b) for a, b in pairs), DIFFERENCES)
-
-
-def _groups(j: Judged) -> dict[str, tuple[Sequence[str], npt.NDArray[np.int64]]]:
-    """Per ``by``: the names of its groups, and each image's group [n]."""
-    sources, source = np.unique(j.source, return_inverse=True)
-    wnids, wnid = np.unique(j.wnid, return_inverse=True)
-    return {
-        "area": (AREA_GROUPS, np.digitize(j.area, AREAS[1:-1])),
-        "recognised": (("recognised", "not recognised"), np.where(j.recognised, 0, 1)),
-        "source": (sources.tolist(), source),
-        "class": (wnids.tolist(), wnid),
-    }
-
-
-def breakdown(j: Judged, resamplings: int, seed: int, threshold: float = 0.5) -> pa.Table:
-    """The table ``BREAKDOWN``: by object area, classifier right or wrong, source and class."""
-    class_name = dict(zip(j.wnid.tolist(), j.class_name.tolist(), strict=True))
-    rows = []
-    for method, right in zip(j.methods, j.right(threshold), strict=True):
-        for by, (names, owner) in _groups(j).items():
-            images = np.bincount(owner, minlength=len(names)).tolist()
-            correct = np.bincount(owner[right], minlength=len(names)).tolist()
-            for name, n, k in zip(names, images, correct, strict=True):
-                if n:
-                    one = astuple(share(k, n, resamplings, seed))
-                    called = class_name[name] if by == "class" else None
-                    rows.append((method, by, name, called, n, k, *one))
-    return _table(rows, BREAKDOWN)
-
-
-def iou_curve(j: Judged, thresholds: Sequence[float]) -> Floats:
-    """Percent of images with iou >= each of the t thresholds: [M, t]."""
-    return np.stack([100 * j.right(t).mean(1) for t in thresholds], axis=1)
+    return table_of((row(a, b) for a, b in pairs), DIFFERENCES)

@@ -2,173 +2,176 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc.boxes import area, iou, largest
+from sensloc.boxes import Boxes, area, iou, largest
 from sensloc.config import Evaluate
 from sensloc.engine import cluster, units
 from sensloc.methods import Method
-from sensloc.report.text import markdown
+from sensloc.report.text import corloc_markdown
 from sensloc.rows import true_boxes
-from sensloc.scoring import corloc
+from sensloc.scoring import corloc, counts
 from sensloc.stages.fit import fitted_methods
 from sensloc.store import tables
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
+CARRIED = ("image_id", "wnid", "class_name", "split", "source")
+
 
 def evaluate(run: RunDir) -> None:
-    """``sensitivity/`` (test) -> ``predictions/``, ``corloc/``, ``table.md``."""
+    """``sensitivity/`` (test) and ``methods/`` -> ``predictions/``, ``corloc/``, ``table.md``.
+
+    Raises:
+        RunError: No test image is left.
+    """
     methods, config = fitted_methods(run), run.config
     with run.stage("evaluate", "predictions", "corloc", "table.md") as facts:
-        judged = {unit: unit for unit in units.names(run, "sensitivity")}
-        units.each_quick(run, "predictions", judged, judge, methods)
-        counts = count(run)
-        table = corloc_table(counts, list(methods), config.evaluate)
-        run.write("corloc/corloc.parquet", units.parquet(table, cluster.stamp(run)))
-        errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
-        run.write("table.md", markdown(table, config, errors))
-        facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
+        files = {unit: unit for unit in units.names(run, "sensitivity")}
+        units.each_quick(run, "predictions", files, judge, methods)
+        columns, threshold = list(counts.COLUMNS), config.evaluate.iou
+        table = counts.merge(
+            cluster.over_files(run, "predictions", columns, counts.count, threshold, errors=True)
+        )
+        left_out = counts.groups(table, "left out").get(next(iter(methods)), {})
+        errors = sum(row["n_images"] for row in left_out.values())
+        corlocs = corloc_table(table, list(methods), config.evaluate)
+        if len(corlocs) == 0:
+            raise RunError(f"{run.at('sensitivity')}: no test image without an error")
+        run.write("corloc/corloc.parquet", units.parquet(corlocs, cluster.stamp(run)))
+        run.write("table.md", corloc_markdown(corlocs, config, errors))
+        facts |= {"test_images": corlocs["n_images"][0].as_py(), "test_errors": errors}
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
 
 
 def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
-    """A file of the sensitivity table -> the predictions for its test images."""
+    """Return the predictions for the test images of a file of the sensitivity table."""
     file = f"{run.path('sensitivity')}/{unit}.parquet"
     rows = cluster.load(run, [file], None, "test", errors=True)
     return predict(rows, methods, run.config.evaluate.iou)
 
 
-def predict(
-    rows: pa.Table,
-    methods: Mapping[str, Method],
-    threshold: float,
-    reads: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> pa.Table:
-    """Rows of the sensitivity table -> one row per test image and method.
+# --------------------------------------------------------------------------- predictions
+
+
+def predict(rows: pa.Table, methods: Mapping[str, Method], threshold: float) -> pa.Table:
+    """Judge every method on some images.
 
     Args:
-        rows: without an error, or with one, which is then each method's.
-        methods: by name.
-        threshold: of IoU.
-        reads: the columns in which a method needs a value; without one its row has an error.
+        rows: n rows of the sensitivity table or of ``compare/maps``. A row with an error has it
+            under every method; one without a value that a method reads has an error there.
+        methods: M of them, by name.
+        threshold: The IoU from which a box is right.
+
+    Returns:
+        n * M rows of ``tables.PREDICTIONS``.
     """
-    test = rows.filter(pc.equal(rows["split"], "test"))
-    made = [tables.PREDICTIONS.empty_table()]
+    readable = np.asarray(pc.is_null(rows["error"]))
+    index = np.flatnonzero(readable)
+    truth = dict(zip(index.tolist(), true_boxes(rows.take(pa.array(index))), strict=True))
+    biggest = np.zeros((len(rows), 4))
+    biggest[index] = np.array([largest(boxes) for boxes in truth.values()]).reshape(-1, 4)
+    images = _images(rows, readable, biggest)
+    predictions = [tables.PREDICTIONS.empty_table()]
     for name, method in methods.items():
-        good = np.asarray(pc.is_null(test["error"]))
-        for column in reads.get(name, ()):
-            good &= np.asarray(pc.is_valid(test[column]))
-        made.append(_judged(test.filter(pa.array(good)), name, method, threshold))
-        made.append(_failed(test.filter(pa.array(~good)), name, reads.get(name, ())))
-    return pa.concat_tables(made)
+        good = readable.copy()
+        for column in method.reads:
+            good &= np.asarray(pc.is_valid(rows[column]))
+        judged, failed = np.flatnonzero(good), np.flatnonzero(~good)
+        if len(judged):
+            boxes = np.asarray(method.predict(rows.take(pa.array(judged))), np.float64)
+            best = corloc.best_iou(boxes, [truth[i] for i in judged.tolist()])
+            columns = {
+                "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
+                "iou": best.astype(np.float32),
+                "iou_largest": iou(boxes, biggest[judged]).astype(np.float32),
+                "correct": best >= threshold,
+            }
+            predictions.append(_predictions(images.take(pa.array(judged)), name, columns))
+        reasons = {"error": _reasons(rows.take(pa.array(failed)), method.reads)}
+        predictions.append(_predictions(images.take(pa.array(failed)), name, reasons))
+    return pa.concat_tables(predictions)
 
 
-def _failed(rows: pa.Table, name: str, reads: Sequence[str]) -> pa.Table:
-    """Error rows: the image's own error, or what the method lacked."""
-    made = []
-    for row in rows.to_pylist():
-        reasons = dict(row.get("failures") or [])
-        lacked = next((c for c in reads if row[c] is None), None)
-        error = row["error"] or reasons.get(lacked) or f"no {lacked}"
-        made.append({**_attributes(row), "method": name, "error": error})
-    return pa.Table.from_pylist(made, tables.PREDICTIONS)
+def _images(rows: pa.Table, readable: npt.NDArray[np.bool_], biggest: Boxes) -> pa.Table:
+    """Return what is true of the images whatever the method; of an unreadable one its names.
 
-
-def _attributes(row: dict[str, Any]) -> dict[str, Any]:
-    """What is true of an image, whatever the method."""
-    kept = {k: row[k] for k in ("image_id", "wnid", "class_name", "split", "source")}
-    if row["error"] is not None:
-        return kept
-    boxes = np.array(row["boxes"])
-    recognised = row["class_index"] == row["predicted_index"]
-    return kept | {
-        "n_boxes": len(boxes),
-        "area": float(area(largest(boxes))),
-        "recognised": recognised,
-    }
-
-
-def _judged(rows: pa.Table, name: str, method: Method, threshold: float) -> pa.Table:
-    """One method's predictions for rows without errors."""
-    if len(rows) == 0:
-        return tables.PREDICTIONS.empty_table()
-    truth = true_boxes(rows)
-    biggest = np.array([largest(boxes) for boxes in truth])
-    boxes = np.asarray(method.predict(rows), np.float64)
-    best = corloc.best_iou(boxes, truth)
-    columns = {
-        **{field: rows[field] for field in rows.column_names},
-        "method": pa.array([name] * len(rows)),
-        "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
-        "iou": best.astype(np.float32),
-        "iou_largest": iou(boxes, biggest).astype(np.float32),
+    Args:
+        rows: n of them.
+        readable: [n] The rows without an error.
+        biggest: [n, 4] The largest true box of these.
+    """
+    known = {
         "n_boxes": pc.list_value_length(rows["boxes"]),
-        "area": area(biggest).astype(np.float32),
-        "correct": best >= threshold,
+        "area": pa.array(area(biggest).astype(np.float32)),
         "recognised": pc.equal(rows["class_index"], rows["predicted_index"]),
     }
+    mask = pa.array(readable)
     return pa.table(
-        {field: columns[field] for field in tables.PREDICTIONS.names}, tables.PREDICTIONS
+        {name: rows[name] for name in CARRIED}
+        | {name: pc.if_else(mask, values, None) for name, values in known.items()}
     )
 
 
-def count(run: RunDir) -> pa.Table:
-    """Images and right ones, per method and class: integers, so no order matters.
+def _predictions(images: pa.Table, name: str, columns: Mapping[str, Any]) -> pa.Table:
+    """Put a method's columns beside the images; those of the schema that it lacks are null."""
+    n = len(images)
+    columns = {"method": pa.array([name] * n, pa.string()), **columns}
+    there = {field: images[field] for field in images.column_names} | columns
+    return pa.table(
+        {
+            field.name: there.get(field.name, pa.nulls(n, field.type))
+            for field in tables.PREDICTIONS
+        },
+        tables.PREDICTIONS,
+    )
 
-    Returns:
-        method, wnid, class_name, n_images (without an error), n_correct, n_errors.
 
-    Raises:
-        RunError: no test image is left.
+def _reasons(rows: pa.Table, reads: Sequence[str]) -> list[str]:
+    """Return why a method has no box: the image's own error, or the first column that it lacks."""
+    reasons = []
+    for i, error in enumerate(rows["error"].to_pylist()):
+        if error is None:
+            lacked = next(name for name in reads if not rows[name][i].is_valid)
+            failures = rows["failures"][i].as_py() if "failures" in rows.column_names else None
+            error = dict(failures or []).get(lacked) or f"no {lacked}"
+        reasons.append(error)
+    return reasons
+
+
+# --------------------------------------------------------------------------- CorLoc
+
+
+def corloc_table(table: pa.Table, methods: Sequence[str], config: Evaluate) -> pa.Table:
+    """Return ``tables.CORLOC``: per method the mean over images, that over classes, each class.
+
+    Args:
+        table: The counts, see ``sensloc.scoring.counts``.
+        methods: In the order of the rows.
+        config: The bootstrap's.
     """
-    columns = ["method", "wnid", "class_name", "correct", "error"]
-    parts = list(cluster.over_files(run, "predictions", columns, count_classes, errors=True))
-    if not any(pc.sum(part["n_images"]).as_py() for part in parts):
-        raise RunError(f"{run.at('sensitivity')}: no test image without an error")
-    sums = [("n_images", "sum"), ("n_correct", "sum"), ("n_errors", "sum")]
-    return _by_class(pa.concat_tables(parts), sums)
-
-
-def count_classes(rows: pa.Table) -> pa.Table:
-    """The same of some rows of the predictions."""
-    rows = rows.append_column("right", pc.cast(rows["correct"], pa.int64()))
-    return _by_class(rows, [("right", "count"), ("right", "sum"), ("error", "count")])
-
-
-def _by_class(rows: pa.Table, sums: list[tuple[str, str]]) -> pa.Table:
-    groups = ["method", "wnid", "class_name"]
-    grouped = rows.group_by(groups).aggregate(sums)
-    return grouped.rename_columns([*groups, "n_images", "n_correct", "n_errors"])
-
-
-def corloc_table(counts: pa.Table, methods: list[str], config: Evaluate) -> pa.Table:
-    """Per method: the mean over images, the mean over classes, then each class."""
+    by_method = counts.groups(table, "class")
+    draws = (config.bootstrap, config.seed)
     rows: list[dict[str, Any]] = []
-    counts = counts.filter(pc.greater(counts["n_images"], 0))
     for method in methods:
-        mine = counts.filter(pc.equal(counts["method"], method)).sort_by("wnid").to_pylist()
-        images, correct = ([row[k] for row in mine] for k in ("n_images", "n_correct"))
-        over = {"n_images": sum(images), "n_correct": sum(correct), "method": method}
-        rows.append(
-            over
-            | {"scope": "overall"}
-            | _interval(corloc.share(sum(correct), sum(images), config.bootstrap, config.seed))
-        )
-        rows.append(
-            over
-            | {"scope": "class mean"}
-            | _interval(corloc.class_mean(correct, images, config.bootstrap, config.seed))
-        )
-        for row in mine:
-            one = corloc.share(row["n_correct"], row["n_images"], config.bootstrap, config.seed)
-            rows.append(row | {"scope": "class"} | _interval(one))
+        classes = [by_method[method][wnid] for wnid in sorted(by_method.get(method, {}))]
+        if not classes:
+            continue
+        images, correct = ([row[k] for row in classes] for k in ("n_images", "n_correct"))
+        over = {"method": method, "n_images": sum(images), "n_correct": sum(correct)}
+        overall = corloc.share(sum(correct), sum(images), *draws)
+        class_mean = corloc.class_mean(correct, images, *draws)
+        rows.append(over | {"scope": "overall"} | _interval(overall))
+        rows.append(over | {"scope": "class mean"} | _interval(class_mean))
+        for row in classes:
+            within = corloc.share(row["n_correct"], row["n_images"], *draws)
+            rows.append({**row, "scope": "class", "wnid": row["group"], **_interval(within)})
     return pa.Table.from_pylist(rows, tables.CORLOC)
 
 

@@ -1,6 +1,5 @@
 """A finished run -> ``localizer/``: all that prediction needs, and how sure it may be."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +14,14 @@ from sensloc.engine import cluster, units
 from sensloc.heatmaps.gradient import PREDICTED
 from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
-from sensloc.methods import linear
+from sensloc.methods import catalogue, saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.prepare import prepare
 from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
-from sensloc.prediction.localizer import FORMAT, Facts, Judged
+from sensloc.prediction.localizer import FORMAT, HeldOutAccuracy, LocalizerFacts
+from sensloc.prediction.localizer import METHOD as METHOD_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
@@ -30,7 +31,7 @@ from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
-METHOD = "sensitivity_calibrated"
+METHOD = catalogue.PREDICTS
 JUDGED, CONFIDENCE = "judged", "confidence"
 
 COLUMNS = (
@@ -89,9 +90,8 @@ class Judge:
         config = run.config
         device = "cuda" if config.resources.gpus_per_actor else "cpu"
         torch.set_num_threads(1)
-        method = fitted_methods(run)[METHOD]
-        assert isinstance(method, linear.LinearBox)
-        self.run, self.method = run, method
+        self.run = run
+        self.method = saved.of_kind(fitted_methods(run)[METHOD].method, LinearBox)
         self.make = map_maker(run, prepare(load_network_of(run), config.classifier, device), device)
 
     def __call__(self, unit: str) -> pa.Table:
@@ -107,7 +107,7 @@ class Judge:
         wrong = pc.not_equal(rows["predicted_index"], rows["class_index"])
         if self.run.config.sensitivity.label == "truth":
             self._predicted(rows, np.flatnonzero(wrong), maps, probability, errors)
-        boxes = self.method.of(linear.features_of([maps], self.run.config.fit.normalise))
+        boxes = self.method.of_maps({"map": maps})
         iou = corloc.best_iou(boxes, true_boxes(rows))
         seen = evidence(probability, boxes, maps)
         right = pa.array(iou >= self.run.config.evaluate.iou)
@@ -158,10 +158,10 @@ def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
     return vectors(mine, "evidence"), np.array(mine["correct"], bool)
 
 
-def _judged(confidence: Confidence, seen: Any, right: Any) -> Judged:
+def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
     chance = confidence(seen)
     bins = reliability(chance, right)
-    return Judged(
+    return HeldOutAccuracy(
         images=len(right),
         corloc=100 * float(right.mean()),
         confidence=100 * float(chance.mean()),
@@ -179,14 +179,14 @@ def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
 
 
 def _export(
-    run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, Judged]
+    run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, HeldOutAccuracy]
 ) -> None:
-    config, fitted = run.config, json.loads(run.read("fit.json"))
+    config = run.config
     wnids = tuple(class_indices(config.classifier))
     classifier = config.classifier
     if classifier.classes != "imagenet1k":  # a file that may not be where this folder goes
         classifier = classifier.model_copy(update={"classes": wnids})
-    facts = Facts(
+    facts = LocalizerFacts(
         format=FORMAT,
         version=sensloc.__version__,
         run=config.name,
@@ -196,15 +196,12 @@ def _export(
         wnids=wnids,
         names=class_names(config.classifier),
         sensitivity=config.sensitivity,
-        normalise=config.fit.normalise,
-        factors=fitted["factors"],
         iou=config.evaluate.iou,
         confidence=confidence,
         validation=judged["validation"],
         test=judged["test"],
     )
-    for name in ("linear_map.npz", "linear_map.json"):
-        run.write(f"localizer/{name}", run.read(name))
+    run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(METHOD)))
     if isinstance(config.classifier, SceneNet):
         run.write("localizer/classifier.pt", run.read("classifier.pt"))
     run.write("localizer/localizer.json", facts.model_dump_json(indent=2))  # last

@@ -24,7 +24,7 @@ from sensloc.engine import cluster, units
 from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
 from sensloc.images.fetch import ImageError, fetch, open_image
-from sensloc.prediction.localizer import Facts, Localizer, read_facts
+from sensloc.prediction.localizer import METHOD, Localizer, LocalizerFacts, read_facts
 from sensloc.report import exports
 from sensloc.stages import annotations
 from sensloc.store import tables
@@ -60,7 +60,6 @@ def prediction(localizer: str, images: str, output: str, resources: Resources) -
         dataset=images_at(absolute(images)),
         classifier=facts.classifier,
         sensitivity=facts.sensitivity,
-        fit=Fit(normalise=facts.normalise),
         evaluate=Evaluate(iou=facts.iou),
         resources=resources,
     )
@@ -122,9 +121,9 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
 
 
 def _hash(folder: str) -> str:
-    """Of what decides a prediction: the facts, the weights' hash among them, and the map."""
+    """Of what decides a prediction: the facts, the weights' hash among them, and the method."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("localizer.json", "linear_map.npz"):
+    for name in ("localizer.json", METHOD):
         with fsspec.open(f"{folder}/{name}", "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -133,7 +132,7 @@ def _hash(folder: str) -> str:
 def _make(
     run: RunDir,
     folder: str,
-    facts: Facts,
+    facts: LocalizerFacts,
     spans: dict[str, list[annotations.Span]],
     selection: annotations.Selection,
     todo: Sequence[str],
@@ -280,7 +279,7 @@ def _account(run: RunDir, images: int) -> dict[str, Any]:
 # --------------------------------------------------------------------------- other formats
 
 
-def _export(run: RunDir, name: str, facts: Facts) -> None:
+def _export(run: RunDir, name: str, facts: LocalizerFacts) -> None:
     """``boxes/`` -> one of the formats.
 
     Raises:
@@ -308,7 +307,7 @@ def _export(run: RunDir, name: str, facts: Facts) -> None:
             run.write("yolo/classes.txt", "".join(f"{wnid}\n" for wnid in facts.wnids))
 
 
-def _write(rows: pa.Table, run: RunDir, name: str, facts: Facts) -> list[str]:
+def _write(rows: pa.Table, run: RunDir, name: str, facts: LocalizerFacts) -> list[str]:
     """A file for each image that has a box; returns their paths."""
     classes = {wnid: i for i, wnid in enumerate(facts.wnids)}
     written = []

@@ -148,7 +148,7 @@ CORLOC = pa.schema(
         ("scope", pa.string()),  # class, overall, class mean
         ("wnid", pa.string()),  # null unless scope is class
         ("class_name", pa.string()),
-        ("n_images", pa.int64()),  # errors are not among them
+        ("n_images", pa.int64()),  # those that cannot be read are not among them
         ("n_correct", pa.int64()),
         ("corloc", pa.float64()),  # percent
         ("ci_low", pa.float64()),  # percent, 2.5 % of the bootstrap over images

@@ -1,15 +1,17 @@
-"""The charts of the page, as Vega-Lite: one function each, of numbers alone.
+"""The charts of the page, as Vega-Lite: one function each, from rows of numbers.
 
 Colours are the page's (light and dark differ); what a colour tells is also told by a dash, a shape
-or a place. Methods keep their look: give every chart the same ``methods`` in the same order.
+or a place. Methods keep their look where every chart gets the same ``methods`` in the same order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 import numpy.typing as npt
+
+from sensloc.report.text import Row
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 SHAPES = (
@@ -17,23 +19,30 @@ SHAPES = (
     *("cross", "triangle-down", "triangle-right", "triangle-left"),
 )
 MOST = len(DASHES)
-"""Methods that a chart can tell apart."""
+"""As many methods can be told apart in a chart."""
 
 CORLOC = "CorLoc, %"
 AHEAD, BEHIND = "#1f87d1", "#8a8a8a"
-"""Of ``speed_plane``: seen on light and on dark."""
+"""The colours of ``speed_plane``, which are seen on light and on dark."""
 
 TWO_LINES = "split(replace(datum.label, /(under|over|to) /, '$1|'), '|')"
-"""Of a group's name, as a Vega expression."""
+"""A Vega expression that breaks a group's name into two lines."""
+
+CLASS_RANK = (
+    "order == 'best' ? -datum.corloc : order == 'images' ? -datum.n : "
+    "order == 'name' ? datum.place : datum.corloc"
+)
+CLASS_MATCHES = "indexof(lower(datum.name + ' ' + datum.wnid), lower(search)) >= 0"
+"""Vega expressions: where a class stands, and whether the search finds it."""
 
 EDGES = ("left edge", "top edge", "right edge", "bottom edge")
 
-Row = Mapping[str, Any]
 Spec = dict[str, Any]
+"""A chart in Vega-Lite's JSON."""
 
 
 def iou_curves(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
-    """The share of images whose IoU is at least so high.
+    """Return curves of the share of images whose IoU is at least so high.
 
     Args:
         rows: method, threshold, share (percent).
@@ -55,28 +64,28 @@ def iou_curves(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
 
 
 def speed_plane(rows: Sequence[Row]) -> Spec:
-    """CorLoc against time per image; what no other beats in both is filled and joined.
+    """Return CorLoc against time per image; what no other beats in both is filled and joined.
 
     Args:
         rows: number (shown beside the point), method, ms (> 0), corloc, low, high (percent).
     """
     best, marked = -1.0, []
     for row in sorted(rows, key=lambda row: (row["ms"], -row["corloc"])):
-        front = row["corloc"] > best
+        unbeaten = row["corloc"] > best
         best = max(best, row["corloc"])
-        marked.append({**row, "front": front})
+        marked.append({**row, "front": unbeaten})
     x = alt.X("ms:Q", title="milliseconds per image, logarithmic", scale=_LOG, axis=_FEW)
     y = alt.Y("corloc:Q", title=CORLOC, scale=alt.Scale(zero=False))
     hint = [alt.Tooltip("method:N"), _number("ms", ".3~g"), *_interval()]
-    every = _chart(marked).encode(x, tooltip=hint)
-    steps = _chart([row for row in marked if row["front"]]).encode(x, y)
+    points = _chart(marked).encode(x, tooltip=hint)
+    front = _chart([row for row in marked if row["front"]]).encode(x, y)
     look = alt.Color("front:N", scale=_ahead(BEHIND), legend=None)
     fill = alt.Fill("front:N", scale=_ahead("transparent"), legend=None)
     layers = [
-        steps.mark_line(interpolate="step-after", opacity=0.4, color=AHEAD),
-        every.mark_rule(opacity=0.7).encode(alt.Y("low:Q", title=CORLOC), alt.Y2("high:Q"), look),
-        every.mark_point(size=70, opacity=1).encode(y, look, fill=fill),
-        every.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(y, alt.Text("number:N")),
+        front.mark_line(interpolate="step-after", opacity=0.4, color=AHEAD),
+        points.mark_rule(opacity=0.7).encode(alt.Y("low:Q", title=CORLOC), alt.Y2("high:Q"), look),
+        points.mark_point(size=70, opacity=1).encode(y, look, fill=fill),
+        points.mark_text(align="left", dx=7, dy=-7, fontSize=11).encode(y, alt.Text("number:N")),
     ]
     return _spec(alt.layer(*layers), 340)
 
@@ -86,12 +95,12 @@ def _ahead(behind: str) -> alt.Scale:
 
 
 def sizes(rows: Sequence[Row], methods: Sequence[str], groups: Sequence[str]) -> Spec:
-    """CorLoc with its interval per group of images, methods side by side.
+    """Return CorLoc with its interval per group of images, methods side by side.
 
     Args:
         rows: method, group, n, corloc, low, high.
         methods: in the order of their looks.
-        groups: in their order.
+        groups: names of the groups, in their order.
     """
     base = _chart(rows).encode(
         alt.X("group:N", sort=list(groups), title="largest object's share of the image",
@@ -109,7 +118,7 @@ def sizes(rows: Sequence[Row], methods: Sequence[str], groups: Sequence[str]) ->
 
 
 def labels(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
-    """CorLoc against the number of boxes to learn from.
+    """Return CorLoc against the number of boxes to learn from.
 
     Args:
         rows: method, n (boxed images, > 0), corloc (mean over draws), low, high (extremes).
@@ -128,7 +137,7 @@ def labels(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
 
 
 def classes(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
-    """CorLoc per class, for one method at a time.
+    """Return CorLoc per class, for one method at a time.
 
     The page's own controls choose: #class-search (a part of the name), #class-order (worst, best,
     name, images) and #class-method.
@@ -144,15 +153,10 @@ def classes(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
         alt.param(name=name, value=value, bind=alt.BindDirect(element=f"#class-{name}"))
         for name, value in (("search", ""), ("order", "worst"), ("method", methods[0]))
     )
-    rank = (
-        "order == 'best' ? -datum.corloc : order == 'images' ? -datum.n : "
-        "order == 'name' ? datum.place : datum.corloc"
-    )
-    found = "indexof(lower(datum.name + ' ' + datum.wnid), lower(search)) >= 0"
     base = (
         _chart(values)
-        .transform_filter(f"datum.method == method && {found}")
-        .transform_calculate(rank=rank)
+        .transform_filter(f"datum.method == method && {CLASS_MATCHES}")
+        .transform_calculate(rank=CLASS_RANK)
         .encode(
             alt.Y(
                 "name:N",
@@ -177,13 +181,13 @@ def classes(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
 
 
 def weights(coefficients: npt.NDArray[np.float64]) -> Spec:
-    """What each edge of the box looks at: the linear map's weights, where they stand in the image.
+    """Return the linear map's weights where they stand in the image, a picture per edge of the box.
 
     Args:
         coefficients: [4, G * G], row-major, of x0, y0, x1, y1.
 
     Returns:
-        Four pictures in ``columns``: fewer where there is no room is up to the page.
+        Four pictures side by side; the page lowers ``columns`` where it is narrow.
     """
     side = round(coefficients.shape[1] ** 0.5)
     rows = [
@@ -211,19 +215,19 @@ def weights(coefficients: npt.NDArray[np.float64]) -> Spec:
 
 
 def reliability(rows: Sequence[Row]) -> Spec:
-    """What was promised beside what was kept.
+    """Return the share of right boxes against the confidence that was promised.
 
     Args:
         rows: confidence, right (percent), n.
     """
     axis = alt.Scale(domain=[0, 100])
-    even = _chart([{"confidence": 0, "right": 0}, {"confidence": 100, "right": 100}])
+    diagonal = _chart([{"confidence": 0, "right": 0}, {"confidence": 100, "right": 100}])
     x = alt.X("confidence:Q", title="confidence, %", scale=axis, axis=alt.Axis(tickCount=5))
     y = alt.Y("right:Q", title="boxes that are right, %", scale=axis)
     hint = [_number("confidence"), _number("right"), _number("n", ",.0f")]
     points = _chart(rows).encode(x, y, tooltip=hint)
     layers = [
-        even.mark_line(strokeDash=[4, 4], opacity=0.6).encode(x, y),
+        diagonal.mark_line(strokeDash=[4, 4], opacity=0.6).encode(x, y),
         points.mark_line(opacity=0.6),
         points.mark_point(filled=True, size=70, opacity=1),
     ]

@@ -1,4 +1,4 @@
-"""Real predictions as cards: a photograph, its map laid over it, the true and the found boxes."""
+"""Real predictions as cards: a photograph, its map laid over it, true and predicted boxes."""
 
 import base64
 import io
@@ -12,66 +12,66 @@ from PIL import Image
 
 from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.report.text import Row
 
 IMAGES = 160
-"""On the page at most: some 3 MB."""
+"""Cards on a page, at most: some 3 MB."""
 
 SIDE = 256
 """Of the squashed photographs, in pixels; the page stretches them to their own shape."""
 
 QUALITY = 80
+"""Of the photographs' JPEGs."""
 
 Card = dict[str, Any]
+"""One image, as page.js reads it."""
 
 
 def card(
-    row: Mapping[str, Any],
-    pixels: Pixels | ImageError,
-    names: Sequence[str],
-    boxes: Mapping[str, Mapping[str, Any]],
+    row: Row, pixels: Pixels | ImageError, names: Sequence[str], predictions: Mapping[str, Row]
 ) -> Card:
-    """One image, as the page's script reads it.
+    """Return one image's card.
 
     Args:
         row: of the sensitivity table, without an error.
         pixels: uint8 [SIDE, SIDE, 3], squashed; or why there are none.
         names: of the network's outputs.
-        boxes: by method: box (unit xyxy, or None), iou and correct.
+        predictions: by the method's title: box (unit xyxy, or None), iou and correct.
     """
-    lost = isinstance(pixels, ImageError)
-    side = row["map_height"], row["map_width"]
+    missing = isinstance(pixels, ImageError)
+    shape = row["map_height"], row["map_width"]
     return {
         "id": row["image_id"],
-        "name": first(row["class_name"]) or row["wnid"],
+        "name": first_synonym(row["class_name"]) or row["wnid"],
         "wnid": row["wnid"],
-        "says": first(names[row["predicted_index"]]),
+        "predicted": first_synonym(names[row["predicted_index"]]),
         "recognised": row["predicted_index"] == row["class_index"],
         "size": [row["width"], row["height"]],
-        "image": None if lost else _url("jpeg", _jpeg(pixels)),
-        "lost": str(pixels) if lost else None,
-        "map": _url("png", overlay(np.array(row["map"], np.float64).reshape(side))),
+        "image": None if missing else _url("jpeg", _jpeg(pixels)),
+        "problem": str(pixels) if missing else None,
+        "map": _url("png", overlay(np.array(row["map"], np.float64).reshape(shape))),
         "truth": [_rounded(box) for box in row["boxes"]],
-        "found": {
-            method: {
-                "box": _rounded(one["box"]),
-                "iou": round(one["iou"], 3),
-                "correct": one["correct"],
+        "predictions": {
+            title: {
+                "box": _rounded(prediction["box"]),
+                "iou": round(prediction["iou"], 3),
+                "correct": prediction["correct"],
             }
-            for method, one in boxes.items()
-            if one["box"] is not None
+            for title, prediction in predictions.items()
+            if prediction["box"] is not None
         },
     }
 
 
 def overlay(values: npt.NDArray[np.float64]) -> bytes:
-    """A map [G, G] in [0, 1] as a PNG: the brighter the less one sees through it."""
+    """Return a map [G, G] in [0, 1] as a PNG, the more opaque the larger its value."""
     rgba = colormaps["magma"](0.25 + 0.75 * values)
     rgba[..., 3] = 0.85 * values
     return _encoded(Image.fromarray((255 * rgba).astype(np.uint8)), "PNG", optimize=True)
 
 
-def first(name: str | None) -> str:
-    """The first of several synonyms."""
+def first_synonym(name: str | None) -> str:
+    """Return the first of a class's names, which commas part; "" where there is none."""
     return (name or "").split(",")[0]
 
 
@@ -79,10 +79,10 @@ def _jpeg(pixels: Any) -> bytes:
     return _encoded(Image.fromarray(pixels), "JPEG", quality=QUALITY)
 
 
-def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
+def _encoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_name, **options)
+    return file.getvalue()
 
 
 def _url(kind: str, data: bytes) -> str:

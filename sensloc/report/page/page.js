@@ -1,18 +1,18 @@
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const $ = (id) => document.getElementById(id);
-const make = (tag, attributes = {}, ...inside) => {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...inside);
-  return made;
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 };
 
 // ---------------------------------------------------------------------------- charts
 
-const charts = read("charts");
+const charts = read("chart-data");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function look() {
+function vegaConfig() {
   const [text, soft, grid, line] = ["--text", "--soft", "--grid", "--line"].map(colour);
   const dark = isDark();
   const category = dark
@@ -29,16 +29,16 @@ function look() {
   };
 }
 
-const drawn = new Map();
-async function draw() {
+const views = new Map();
+async function drawCharts() {
   for (const [name, spec] of Object.entries(charts)) {
     const element = $(`chart-${name}`);
-    drawn.get(name)?.finalize();
-    const fitting = structuredClone(spec);
-    if (spec.columns) fitting.columns = element.clientWidth < 700 ? 2 : spec.columns;
+    views.get(name)?.finalize();
+    const fitted = structuredClone(spec);
+    if (spec.columns) fitted.columns = element.clientWidth < 700 ? 2 : spec.columns;
     const actions = { export: true, source: false, compiled: false, editor: false };
-    drawn.set(name, await vegaEmbed(element, fitting, {
-      renderer: "svg", actions, config: look(), downloadFileName: name,
+    views.set(name, await vegaEmbed(element, fitted, {
+      renderer: "svg", actions, config: vegaConfig(), downloadFileName: name,
     }));
     const svg = element.querySelector("svg.marks");
     svg.setAttribute("role", "img");
@@ -50,22 +50,22 @@ async function draw() {
   document.documentElement.dataset.ready = "yes";
 }
 
-const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+const darkSystem = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (document.documentElement.dataset.theme ?? (darkSystem.matches ? "dark" : "light")) === "dark";
 $("theme").addEventListener("click", () => {
   document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-  draw();
+  drawCharts();
 });
-system.addEventListener("change", draw);
-draw();
+darkSystem.addEventListener("change", drawCharts);
+drawCharts();
 
 // ---------------------------------------------------------------------------- tables
 
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("thead button").forEach((button, column) => {
     button.addEventListener("click", () => {
-      const head = button.parentElement, body = table.tBodies[0];
-      const up = head.getAttribute("aria-sort") === "descending";
+      const heading = button.parentElement, body = table.tBodies[0];
+      const ascending = heading.getAttribute("aria-sort") === "descending";
       const value = (row) => {
         const text = row.cells[column].textContent.trim();
         const number = Number.parseFloat(text.replaceAll(",", "").replace("−", "-"));
@@ -75,10 +75,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const [x, y] = [value(a), value(b)];
         if ((x === "") !== (y === "")) return x === "" ? 1 : -1;
         const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-        return up ? order : -order;
+        return ascending ? order : -order;
       });
       for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
       body.append(...rows);
     });
   });
@@ -86,15 +86,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // ---------------------------------------------------------------------------- gallery
 
-const images = read("images");
+const cards = read("card-data");
 const STEP = 24;
-let shown = [], limit = STEP, open = 0;
+let chosen = [], limit = STEP, open = 0;
 
-for (const name of [...new Set(images.map((one) => one.name))].sort()) {
+for (const name of [...new Set(cards.map((card) => card.name))].sort()) {
   $("g-class").append(make("option", { value: name }, name));
 }
 
-function rect(box, kind) {
+function rectangle(box, kind) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", "rect");
   const [x0, y0, x1, y1] = box;
   for (const [name, value] of Object.entries({ class: kind, x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) {
@@ -103,76 +103,78 @@ function rect(box, kind) {
   return element;
 }
 
-function frame(one, method, fit) {
-  const [width, height] = one.size, made = make("span", { class: "frame" });
-  made.style.aspectRatio = `${width} / ${height}`;
-  made.style.display = "block";
-  made.style.width = `min(100%, calc(${fit} * ${width / height}))`;
-  if (one.image === null) {
-    made.append(make("p", {}, `cannot be shown: ${one.lost}`));
-    return made;
+function frame(card, method, height) {
+  const [width, tall] = card.size, element = make("span", { class: "frame" });
+  element.style.aspectRatio = `${width} / ${tall}`;
+  element.style.display = "block";
+  element.style.width = `min(100%, calc(${height} * ${width / tall}))`;
+  if (card.image === null) {
+    element.append(make("p", {}, `cannot be shown: ${card.problem}`));
+    return element;
   }
-  made.append(make("img", { src: one.image, alt: one.name }));
-  if ($("g-map").checked) made.append(make("img", { src: one.map, alt: "" }));
+  element.append(make("img", { src: card.image, alt: card.name }));
+  if ($("g-map").checked) element.append(make("img", { src: card.map, alt: "" }));
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 1 1");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
-  const found = one.found[method]?.box;
-  for (const box of one.truth) svg.append(rect(box, "halo"), rect(box, "truth"));
-  if (found) svg.append(rect(found, "halo"), rect(found, "found"));
-  made.append(svg);
-  return made;
+  const predicted = card.predictions[method]?.box;
+  for (const box of card.truth) svg.append(rectangle(box, "halo"), rectangle(box, "truth"));
+  if (predicted) svg.append(rectangle(predicted, "halo"), rectangle(predicted, "predicted"));
+  element.append(svg);
+  return element;
 }
 
-const said = (one, method) => {
-  const found = one.found[method];
-  return found ? `IoU ${found.iou.toFixed(2)}, ${found.correct ? "hit" : "miss"}` : "no box";
+const hitOrMiss = (prediction) => (prediction.correct ? "hit" : "miss");
+const verdict = (card, method) => {
+  const prediction = card.predictions[method];
+  return prediction ? `IoU ${prediction.iou.toFixed(2)}, ${hitOrMiss(prediction)}` : "no box";
 };
 
-function fill() {
-  const method = $("g-method").value, name = $("g-class").value, hit = $("g-hit").value;
-  const iou = (one) => one.found[method]?.iou ?? -1;
-  shown = images.filter((one) =>
-    (!name || one.name === name) && (!hit || Boolean(one.found[method]?.correct) === (hit === "hit")));
+function showCards() {
+  const method = $("g-method").value, name = $("g-class").value, wanted = $("g-hit").value;
+  const iou = (card) => card.predictions[method]?.iou ?? -1;
+  const hit = (card) => Boolean(card.predictions[method]?.correct);
+  chosen = cards.filter((card) =>
+    (!name || card.name === name) && (!wanted || hit(card) === (wanted === "hit")));
   const order = $("g-order").value;
-  if (order !== "drawn") shown.sort((a, b) => (order === "low" ? 1 : -1) * (iou(a) - iou(b)));
-  const hits = shown.filter((one) => one.found[method]?.correct).length;
-  $("g-count").textContent = `${shown.length} images: ${hits} hits, ${shown.length - hits} misses`;
-  $("cards").replaceChildren(...shown.slice(0, limit).map((one, i) => {
-    const card = make("button", { class: "card", type: "button" },
-      make("span", { class: "window" }, frame(one, method, "var(--window)")),
-      make("span", { class: "caption" }, make("b", {}, one.name), make("span", {}, said(one, method))));
-    card.addEventListener("click", () => closer(i));
-    return card;
+  if (order !== "drawn") chosen.sort((a, b) => (order === "low" ? 1 : -1) * (iou(a) - iou(b)));
+  const hits = chosen.filter(hit).length;
+  $("g-count").textContent = `${chosen.length} images: ${hits} hits, ${chosen.length - hits} misses`;
+  $("cards").replaceChildren(...chosen.slice(0, limit).map((card, i) => {
+    const button = make("button", { class: "card", type: "button" },
+      make("span", { class: "window" }, frame(card, method, "var(--window)")),
+      make("span", { class: "caption" }, make("b", {}, card.name), make("span", {}, verdict(card, method))));
+    button.addEventListener("click", () => showCloser(i));
+    return button;
   }));
-  $("g-more").hidden = shown.length <= limit;
+  $("g-more").hidden = chosen.length <= limit;
 }
 
-function closer(i) {
-  open = (i + shown.length) % shown.length;
-  const one = shown[open], method = $("g-method").value;
-  const list = Object.entries(one.found).map(([name, found]) =>
-    make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, found.iou.toFixed(2)), make("td", {}, found.correct ? "hit" : "miss")));
+function showCloser(i) {
+  open = (i + chosen.length) % chosen.length;
+  const card = chosen[open], method = $("g-method").value;
+  const rows = Object.entries(card.predictions).map(([title, prediction]) =>
+    make("tr", {}, make("th", { scope: "row" }, title), make("td", {}, prediction.iou.toFixed(2)), make("td", {}, hitOrMiss(prediction))));
   $("closer").querySelector(".inside").replaceChildren(
-    frame(one, method, "62vh"),
-    make("p", {}, make("b", {}, one.name), ` (${one.wnid}), ${one.size.join(" × ")} pixels, ${said(one, method)}. `,
-      one.recognised ? "The classifier says so too." : `The classifier says: ${one.says}.`),
-    make("details", {}, make("summary", {}, "every method on this image"), make("table", {}, make("tbody", {}, ...list))),
-    make("p", { class: "note" }, one.id));
+    frame(card, method, "62vh"),
+    make("p", {}, make("b", {}, card.name), ` (${card.wnid}), ${card.size.join(" × ")} pixels, ${verdict(card, method)}. `,
+      card.recognised ? "The classifier says so too." : `The classifier says: ${card.predicted}.`),
+    make("details", {}, make("summary", {}, "every method on this image"), make("table", {}, make("tbody", {}, ...rows))),
+    make("p", { class: "note" }, card.id));
   if (!$("closer").open) $("closer").showModal();
 }
 
 for (const id of ["g-method", "g-class", "g-hit", "g-order", "g-map"]) {
-  $(id).addEventListener("input", () => { limit = STEP; fill(); });
+  $(id).addEventListener("input", () => { limit = STEP; showCards(); });
 }
-$("g-more").addEventListener("click", () => { limit += STEP; fill(); });
-$("previous").addEventListener("click", () => closer(open - 1));
-$("next").addEventListener("click", () => closer(open + 1));
+$("g-more").addEventListener("click", () => { limit += STEP; showCards(); });
+$("previous").addEventListener("click", () => showCloser(open - 1));
+$("next").addEventListener("click", () => showCloser(open + 1));
 $("close").addEventListener("click", () => $("closer").close());
 document.addEventListener("keydown", (event) => {
   if (!$("closer").open) return;
-  if (event.key === "ArrowLeft") closer(open - 1);
-  if (event.key === "ArrowRight") closer(open + 1);
+  if (event.key === "ArrowLeft") showCloser(open - 1);
+  if (event.key === "ArrowRight") showCloser(open + 1);
 });
-fill();
+showCards();

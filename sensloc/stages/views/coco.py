@@ -1,7 +1,6 @@
 """A run's test images and every method's boxes, for those who work with COCO's tools."""
 
 import json
-import logging
 
 import pyarrow.compute as pc
 
@@ -9,32 +8,30 @@ from sensloc.engine import cluster
 from sensloc.report import exports
 from sensloc.store.run import RunDir
 
-log = logging.getLogger(__name__)
-
 TRUTH = ("image_id", "uri", "wnid", "class_name", "width", "height", "boxes")
+"""What is exported of the sensitivity table."""
 
 
 def coco(run: RunDir) -> str:
     """``sensitivity/`` (test) and the predictions -> ``coco/truth.json``, ``coco/<method>.json``.
 
-    The comparison's predictions where it is complete, else the run's own.
+    The predictions are the comparison's where it is complete, else the run's own.
 
     Returns:
-        What was written, for a terminal.
+        The folder and what is in it, for a terminal.
 
     Raises:
         RunError: the run is not evaluated.
     """
     run.require("evaluate")
-    compared = run.finished("compare")
-    files = run.files("compare/predictions" if compared else "predictions")
-    rows = cluster.load(run, run.files("sensitivity"), list(TRUTH), "test")
-    truth = exports.coco_truth(rows.sort_by("image_id").to_pylist(), run.config.name)
+    stage = "compare/predictions" if run.finished("compare") else "predictions"
+    images = cluster.load(run, run.files("sensitivity"), list(TRUTH), "test").sort_by("image_id")
+    truth = exports.coco_truth(images.to_pylist(), run.config.name)
     run.write("coco/truth.json", json.dumps(truth))
-    made = cluster.load(run, files, ["image_id", "wnid", "method", "box"])
-    methods = sorted(made["method"].unique().to_pylist())
+    boxes = cluster.load(run, run.files(stage), ["image_id", "wnid", "method", "box"])
+    methods = sorted(boxes["method"].unique().to_pylist())
     for method in methods:
-        mine = made.filter(pc.equal(made["method"], method)).sort_by("image_id").to_pylist()
-        run.write(f"coco/{method}.json", json.dumps(exports.coco_results(mine, truth)))
+        rows = boxes.filter(pc.equal(boxes["method"], method)).sort_by("image_id").to_pylist()
+        run.write(f"coco/{method}.json", json.dumps(exports.coco_results(rows, truth)))
     names = ", ".join(methods)
-    return f"{run.at('coco')}: truth.json of {len(rows):,} test images, and boxes by {names}"
+    return f"{run.at('coco')}: truth.json of {len(images):,} test images, and boxes by {names}"

@@ -4,12 +4,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from sensloc.engine import cluster
-from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
-from sensloc.report.sheet import Example, choose, contact_sheet
+from sensloc.methods import catalogue
+from sensloc.report.sheet import SheetImage, choose, contact_sheet
+from sensloc.stages.examples import Example, examples
 from sensloc.store.run import RunDir, RunError
 
-METHOD = "sensitivity_calibrated"
+METHOD = catalogue.PREDICTS
 
 
 def figure(run: RunDir) -> None:
@@ -20,36 +21,33 @@ def figure(run: RunDir) -> None:
     """
     run.require("evaluate")
     with run.stage("figure", "examples.png"):
-        run.write("examples.png", contact_sheet(_examples(run)))
-
-
-def _examples(run: RunDir) -> list[Example]:
-    ours = pc.field("method") == METHOD
-    judged = cluster.load(
-        run, run.files("predictions"), ["image_id", "wnid", "correct", "box", "iou"], where=ours
-    )
-    drawn = choose(judged, run.config.evaluate.seed)
-    predicted = {row["image_id"]: row for row in judged.to_pylist()}
-    rows = cluster.load(
-        run,
-        run.files("sensitivity"),
-        ["image_id", "uri", "content", "class_name", "wnid", "boxes", "map", "width", "height"],
-        where=pc.field("image_id").isin(drawn),
-    ).to_pylist()
-    grid, size = run.config.sensitivity.grid, max(run.config.classifier.input_size, 224)
-    uris, contents = zip(*((row["uri"], row["content"]) for row in rows), strict=True)
-    limit = run.config.dataset.max_pixels
-    made = {}
-    for row, pixels in zip(rows, read(uris, size, 8, limit, contents), strict=True):
-        if isinstance(pixels, ImageError):
-            raise RunError(str(pixels))
-        made[row["image_id"]] = Example(
-            title=row["class_name"] or row["wnid"],
-            pixels=pixels,
-            aspect=row["width"] / row["height"],
-            map=np.array(row["map"], np.float32).reshape(grid, grid),
-            truth=np.array(row["boxes"]),
-            predicted=np.array(predicted[row["image_id"]]["box"]),
-            iou=predicted[row["image_id"]]["iou"],
+        judged = cluster.load(
+            run,
+            run.files("predictions"),
+            ["image_id", "wnid", "correct"],
+            where=pc.field("method") == METHOD,
         )
-    return [made[name] for name in drawn]
+        drawn = choose(judged, run.config.evaluate.seed)
+        size = max(run.config.classifier.input_size, 224)
+        images = examples(run, drawn, "predictions", [METHOD], size)
+        run.write("examples.png", contact_sheet([_sheet_image(image) for image in images]))
+
+
+def _sheet_image(example: Example) -> SheetImage:
+    """Return what the sheet shows of an image.
+
+    Raises:
+        RunError: the image cannot be read any more, or has changed.
+    """
+    if isinstance(example.pixels, ImageError):
+        raise RunError(str(example.pixels))
+    row, prediction = example.row, example.predictions[METHOD]
+    return SheetImage(
+        title=row["class_name"] or row["wnid"],
+        pixels=example.pixels,
+        aspect=row["width"] / row["height"],
+        map=np.array(row["map"], np.float32).reshape(row["map_height"], row["map_width"]),
+        truth=np.array(row["boxes"]),
+        predicted=np.array(prediction["box"]),
+        iou=prediction["iou"],
+    )

@@ -1,37 +1,31 @@
-"""What a run has found -> ``report.html``. Its tables are read in parts, by this process alone."""
+"""What a run found -> ``report.html``. Its tables are read in parts, by this process alone."""
 
 import heapq
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from sensloc.dice import keys
-from sensloc.images.decode import read
-from sensloc.methods import catalogue
-from sensloc.methods.least_squares import LinearMap
+from sensloc.methods import catalogue, saved
+from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_names
 from sensloc.prediction.localizer import read_facts
 from sensloc.report.page import gallery
-from sensloc.report.page.build import Found, page, shown
+from sensloc.report.page.findings import RunFindings
 from sensloc.report.page.render import render
+from sensloc.report.page.series import charted_methods
+from sensloc.report.text import Row, corloc_rows
 from sensloc.scoring.counts import COLUMNS, tally
+from sensloc.stages.examples import examples, parts
 from sensloc.store.run import RunDir
-
-COMPARED = ("table", "labels", "unseen")
-
-CARD = (
-    *("image_id", "uri", "content", "wnid", "class_name", "class_index", "predicted_index"),
-    *("width", "height", "boxes", "map", "map_height", "map_width"),
-)
-"""What a card of the gallery shows of the sensitivity table."""
 
 log = logging.getLogger(__name__)
 
@@ -44,91 +38,74 @@ def report(run: RunDir) -> None:
     """
     run.require("evaluate", "localizer")
     with run.stage("report", "report.html"):
-        run.write("report.html", render(page(found(run), datetime.now().astimezone())))
+        run.write("report.html", render(gather(run), datetime.now().astimezone()))
     log.info("report: %s", run.at("report.html"))
 
 
-def found(run: RunDir) -> Found:
-    """What the page is made of."""
+def gather(run: RunDir) -> RunFindings:
+    """Return what the page is made of; the predictions are the comparison's if there is one."""
     compared = run.finished("compare")
     predictions = "compare/predictions" if compared else "predictions"
-    counts = tally(_parts(run, predictions, COLUMNS))
-    return Found(
+    counts = tally(parts(run, run.files(predictions), COLUMNS))
+    charted = charted_methods(counts["method"].unique().to_pylist())
+    return RunFindings(
         config=run.config,
         record=run.facts(),
         audit=json.loads(run.read("audit.json")),
-        corloc=[row for part in _parts(run, "corloc", None) for row in part.to_pylist()],
+        corloc=corloc_rows(pa.concat_tables(parts(run, run.files("corloc")))),
+        compared={
+            name: _compared(run, name) if compared else [] for name in ("table", "labels", "unseen")
+        },
         counts=counts,
+        charted=charted,
         errors=_errors(run),
-        coefficients=LinearMap.load(run.at("linear_map")).coef_,
+        coefficients=_coefficients(run),
         localizer=read_facts(run.url)[1],
-        cards=_cards(run, predictions, shown(counts["method"].unique().to_pylist())),
-        compared={name: _table(run, name) for name in COMPARED} if compared else {},
+        cards=_cards(run, predictions, charted),
     )
 
 
-def _parts(
-    run: RunDir, stage: str, columns: Sequence[str] | None, where: pc.Expression | None = None
-) -> Iterator[pa.Table]:
-    """A stage's rows, a part at a time."""
-    scanned = pads.dataset(run.files(stage), filesystem=run.arrow).to_batches(
-        columns=columns and list(columns), filter=where
-    )
-    return (pa.Table.from_batches([batch]) for batch in scanned if len(batch))
+def _coefficients(run: RunDir) -> npt.NDArray[np.float64]:
+    """Return the weights of the paper's method's linear map: [4, G * G]."""
+    file = saved.place(catalogue.MAIN)
+    method = saved.loads(run.read(file), run.at(file)).method
+    return np.asarray(saved.of_kind(method, LinearBox).linear.coef_)
 
 
-def _table(run: RunDir, name: str) -> pa.Table:
-    return pads.dataset(run.path(f"compare/{name}.parquet"), filesystem=run.arrow).to_table()
+def _compared(run: RunDir, name: str) -> list[Row]:
+    """Return the rows of one of the comparison's small tables."""
+    file = run.path(f"compare/{name}.parquet")
+    return [row for part in parts(run, [file]) for row in part.to_pylist()]
 
 
 def _errors(run: RunDir) -> dict[str, int]:
-    """Reason -> images: without the file's name and with N for numbers."""
-    reasons: Counter[str] = Counter()
-    for part in _parts(run, "sensitivity", ("uri", "error"), pc.field("error").is_valid()):
+    """Return how many images have an error, by reason: without names of files, N for numbers."""
+    images: Counter[str] = Counter()
+    failed = pc.field("error").is_valid()
+    for part in parts(run, run.files("sensitivity"), ("uri", "error"), failed):
         for row in part.to_pylist():
-            reasons[re.sub(r"\d+", "N", row["error"].removeprefix(f"{row['uri']}: "))] += 1
-    return dict(reasons)
+            reason = row["error"].removeprefix(f"{row['uri']}: ")
+            images[re.sub(r"\d+", "N", reason)] += 1
+    return dict(images)
 
 
 def _cards(run: RunDir, predictions: str, methods: Sequence[str]) -> list[gallery.Card]:
-    """The test images with the lowest hashes, in the order of these."""
+    """Return the gallery's cards: the test images with the lowest hashes, in the order of these."""
     good = (pc.field("split") == "test") & pc.field("error").is_null()
-    ranked = heapq.nsmallest(
-        gallery.IMAGES,
-        (
-            pair
-            for part in _parts(run, "sensitivity", ("image_id",), good)
-            for pair in _ranked(part["image_id"].to_pylist(), run.config.evaluate.seed)
-        ),
+    ids = (
+        part["image_id"].to_pylist()
+        for part in parts(run, run.files("sensitivity"), ("image_id",), good)
     )
-    place = {image_id: i for i, (_, image_id) in enumerate(ranked)}
-    drawn = pc.field("image_id").isin(list(place))
-    rows = [row for part in _parts(run, "sensitivity", CARD, drawn) for row in part.to_pylist()]
-    rows.sort(key=lambda row: place[row["image_id"]])
-    boxes: dict[str, dict[str, Any]] = {name: {} for name in place}
-    columns = ("image_id", "method", "box", "iou", "correct")
-    wanted = drawn & pc.field("method").isin(list(methods))
-    for part in _parts(run, predictions, columns, wanted):
-        for row in part.to_pylist():
-            boxes[row["image_id"]][row["method"]] = row
+    seed = run.config.evaluate.seed
+    hashed = (pair for part in ids for pair in zip(keys(part, seed).tolist(), part, strict=True))
+    drawn = [image_id for _, image_id in heapq.nsmallest(gallery.IMAGES, hashed)]
     names = class_names(run.config.classifier)
-    uris, contents = ([row[name] for row in rows] for name in ("uri", "content"))
-    resources, limit = run.config.resources, run.config.dataset.max_pixels
-    pixels = read(uris, gallery.SIDE, resources.connections, limit, contents)
     return [
         gallery.card(
-            row,
-            seen,
+            example.row,
+            example.pixels,
             names,
-            {
-                catalogue.title(name): boxes[row["image_id"]][name]
-                for name in methods
-                if name in boxes[row["image_id"]]
-            },
+            {catalogue.title(name): row for name, row in example.predictions.items()},
         )
-        for row, seen in zip(rows, pixels, strict=True)
+        for example in examples(run, drawn, predictions, methods, gallery.SIDE)
     ]
-
-
-def _ranked(image_ids: Sequence[str], seed: int) -> Iterator[tuple[int, str]]:
-    return zip(keys(image_ids, seed).tolist(), image_ids, strict=True)

@@ -1,0 +1,159 @@
+"""A fitted method as one file, written whole and read back: the only way to put one together.
+
+The file is an ``.npz`` that ``numpy.load`` opens: its arrays, by their place in the method, and
+``method.json``, the method's kind and numbers, its facts, and which run made it. It holds no
+pickles, so that reading it runs nothing.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+import numpy as np
+
+from sensloc.errors import SenslocError
+from sensloc.methods import Fitted, Method
+from sensloc.methods.constant import ClassBox, ConstantBox
+from sensloc.methods.least_squares import LinearMap
+from sensloc.methods.linear import LinearBox
+from sensloc.methods.proposal import BestProposal, ChosenProposal, FirstProposal, RandomProposal
+from sensloc.methods.threshold import MassBox, ThresholdBox
+
+Kind = TypeVar("Kind", bound=Method)
+
+FOLDER = "methods"
+"""The folder of a run directory that holds the methods that the run itself has fitted."""
+
+KINDS: Mapping[str, Any] = {
+    "constant box": ConstantBox,
+    "box per class": ClassBox,
+    "linear box": LinearBox,
+    "linear map": LinearMap,
+    "threshold": ThresholdBox,
+    "mass": MassBox,
+    "first proposal": FirstProposal,
+    "random proposal": RandomProposal,
+    "best proposal": BestProposal,
+    "chosen proposal": ChosenProposal,
+}
+"""What a file may hold, by the name that stands in it: frozen dataclasses, and linear maps."""
+
+_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+class MethodError(SenslocError):
+    """A file that holds no method of this version; the message names the file."""
+
+
+def place(name: str, folder: str = FOLDER) -> str:
+    """Return the path of a method's file in its run directory.
+
+    Args:
+        name: The method's name in the catalogue, or that of its calibrated twin.
+        folder: The folder that holds it.
+    """
+    return f"{folder}/{name}.npz"
+
+
+def dumps(fitted: Fitted, **made_by: Any) -> bytes:
+    """Return a fitted method as the bytes of its file; the same method gives the same bytes.
+
+    Args:
+        fitted: The method.
+        made_by: What made it, such as a config's hash: plain values, for JSON.
+
+    Raises:
+        TypeError: It, or a part of it, is of no known kind.
+    """
+    arrays: dict[str, Any] = {}
+    document = {
+        "method": _plain(fitted.method, "", arrays),
+        "facts": dict(fitted.facts),
+        "made_by": made_by,
+    }
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:  # an entry's time is 1980: no file has its own
+        archive.writestr(ZipInfo("method.json"), json.dumps(document, indent=2))
+        for name, array in arrays.items():
+            with archive.open(ZipInfo(f"{name}.npy"), "w") as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def loads(data: bytes, where: str) -> Fitted:
+    """Return the fitted method that ``dumps`` wrote.
+
+    Args:
+        data: The bytes of its file.
+        where: The file's path or URL, for the message of an error.
+
+    Raises:
+        MethodError: The file is damaged, holds pickles, or is of another version.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            document = json.loads(archive.zip.read("method.json"))
+            arrays = {name: archive[name] for name in archive.files if name != "method.json"}
+        return Fitted(_value(document["method"], arrays), document["facts"])
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise MethodError(f"{where}: not a method of this version of sensloc: {error}") from error
+
+
+def of_kind(method: Method, kind: type[Kind]) -> Kind:
+    """Return the method if it is of that kind.
+
+    Raises:
+        MethodError: It is of another kind.
+    """
+    if not isinstance(method, kind):
+        raise MethodError(f"a {_NAMES[kind]} is wanted, and this is a {_NAMES[type(method)]}")
+    return method
+
+
+def _plain(value: Any, path: str, arrays: dict[str, Any]) -> Any:
+    """Return a value as JSON holds it; its arrays go to ``arrays``, by their path in it."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = value
+        return {"array": path}
+    if type(value) in _NAMES:
+        state = {
+            name: _plain(part, f"{path}.{name}".lstrip("."), arrays)
+            for name, part in _state(value).items()
+        }
+        return {"kind": _NAMES[type(value)], **state}
+    if isinstance(value, Mapping):
+        return {"mapping": [[key, _plain(v, f"{path}.{key}", arrays)] for key, v in value.items()]}
+    if isinstance(value, tuple | list):
+        return [_plain(part, f"{path}.{i}", arrays) for i, part in enumerate(value)]
+    return value
+
+
+def _value(plain: Any, arrays: Mapping[str, Any]) -> Any:
+    """Return the value that ``_plain`` wrote."""
+    if isinstance(plain, list):
+        return tuple(_value(part, arrays) for part in plain)
+    if not isinstance(plain, dict):
+        return plain
+    if "kind" in plain:
+        state = {name: _value(part, arrays) for name, part in plain.items() if name != "kind"}
+        return _made(KINDS[plain["kind"]], state)
+    if "array" in plain:
+        return arrays[plain["array"]]
+    return {key: _value(part, arrays) for key, part in plain["mapping"]}
+
+
+def _state(value: Any) -> dict[str, Any]:
+    if isinstance(value, LinearMap):  # the sums behind it stay behind: it predicts
+        return {name: part for name, part in vars(value).items() if name != "sums_"}
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _made(kind: Any, state: dict[str, Any]) -> Any:
+    if kind is not LinearMap:
+        return kind(**state)
+    linear = LinearMap()
+    linear.__dict__.update(state)
+    return linear

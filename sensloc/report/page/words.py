@@ -1,0 +1,175 @@
+"""What the page says in words and tables."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+
+from sensloc.methods import catalogue
+from sensloc.report import comparison, text
+from sensloc.report.page.findings import RunFindings
+from sensloc.report.text import table_lines
+
+MOST_REASONS = 12
+"""Reasons for errors that have a line of their own; the images of the others are one sum."""
+
+Cells = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+        label: what it shows, for those who hear the page.
+        lines: the cells of each line; the headings are the first line.
+        note: what stands below it.
+    """
+
+    label: str
+    lines: Sequence[Cells]
+    note: str = ""
+
+
+Tile = tuple[str, str, str]
+"""A fact at a glance: its name, its value, and what stands behind the value."""
+
+
+def sentences(findings: RunFindings) -> dict[str, str]:
+    """Return the sentences of the page, by their places in page.html."""
+    by_method = {row["method"]: row for row in findings.corloc}
+    reference = by_method[catalogue.MAIN]
+    calibrated = by_method[catalogue.PREDICTS]
+    constant = by_method[catalogue.TUNED_BOX]
+    validation, test = findings.localizer.validation, findings.localizer.test
+    return {
+        "corloc": f"{reference['corloc']:.1f}",
+        "lead": (
+            f"The sensitivity map's box on {reference['n_images']:,} test images, 95 % interval "
+            f"{reference['ci_low']:.1f} to {reference['ci_high']:.1f}. Calibrated, it is right on "
+            f"{calibrated['corloc']:.1f} %. The best constant box, which looks at no image, is "
+            f"right on {constant['corloc']:.1f} %. The paper reports {reference['paper']:.2f} %, "
+            "on its own images."
+        ),
+        "confidence": (
+            f"Prediction gives each box a confidence, learned on {validation.images:,} validation "
+            f"images. On the {test.images:,} test images, with the class predicted too, "
+            f"{test.corloc:.1f} % of the boxes are right; the confidence is "
+            f"{test.confidence:.1f} % on average. Expected calibration error: "
+            f"{test.calibration_error:.1f} points (bins of equal size: chance alone makes several "
+            "points where they are small)."
+        ),
+        "gallery": (
+            f"{len(findings.cards):,} of the {reference['n_images']:,} test images, drawn by "
+            "seed, hits and misses as they come. Open one to see every method on it."
+        ),
+        "config": json.dumps(findings.record["config"], indent=2),
+    }
+
+
+def tiles(findings: RunFindings) -> list[Tile]:
+    """Return what is good to know at once."""
+    audit, sensitivity = findings.audit, findings.stages["sensitivity"]
+    top1 = sensitivity["top1"].get("test")
+    pace, _, unit = text.pace(sensitivity).partition(" ")
+    return [
+        ("images", f"{audit['images']:,}", ""),
+        ("classes", f"{audit['classes']:,}", ""),
+        ("test images", f"{audit['splits'].get('test', 0):,}", ""),
+        ("classifier, top-1", "" if top1 is None else f"{top1:.1f} %", "of test"),
+        ("sensitivity maps", pace, unit),
+        ("with an error", f"{sensitivity['errors']:,}", ""),  # the manifest's among them
+    ]
+
+
+def tables(findings: RunFindings) -> dict[str, Table]:
+    """Return the tables of the page, by their places in page.html; some need a comparison."""
+    return {
+        **(_compared(findings) if findings.compared["table"] else {"systems": _systems(findings)}),
+        "left_out": _left_out(findings),
+        "provenance": _provenance(findings),
+        "times": _times(findings),
+    }
+
+
+SYSTEMS = "CorLoc of every system"
+
+
+def _systems(findings: RunFindings) -> Table:
+    columns: text.Columns = {**text.CORLOC_COLUMNS, "method": itemgetter("title")}
+    lines = table_lines(columns, findings.corloc)
+    return Table(SYSTEMS, lines, text.protocol_sentence(findings.config))
+
+
+def _compared(findings: RunFindings) -> dict[str, Table]:
+    rows, unseen = findings.compared["table"], findings.compared["unseen"]
+    compared = {
+        "systems": Table(
+            SYSTEMS,
+            table_lines(comparison.MAIN_COLUMNS, rows),
+            comparison.notes(findings.config),
+        ),
+        "protocols": Table(
+            "CorLoc under other protocols",
+            table_lines(comparison.PROTOCOL_COLUMNS, rows),
+            comparison.protocol_notes(rows[0]["n_single"]),
+        ),
+    }
+    if unseen:
+        lines = table_lines(comparison.UNSEEN_COLUMNS, unseen)
+        compared["unseen"] = Table("CorLoc on seen and unseen classes", lines)
+    return compared
+
+
+def _left_out(findings: RunFindings) -> Table:
+    """Return how many images take no part, by reason, and how many are copies of others."""
+    audit, copies = findings.audit, findings.audit["duplicates"]
+    images = dict(audit["left_out"])
+    if audit["not_drawn"]:
+        images["not drawn (dataset.n_images)"] = audit["not_drawn"]
+    if copies["images"]:
+        kept = f"kept in one set; {copies['across_classes']:,} across classes"
+        images[f"copies of another image ({kept})"] = copies["images"]
+    by_count = sorted(findings.errors.items(), key=lambda error: (-error[1], error[0]))
+    for reason, count in by_count[:MOST_REASONS]:
+        images[f"error: {reason}"] = count
+    if others := sum(count for _, count in by_count[MOST_REASONS:]):
+        images["error: others"] = others
+    lines = [(reason, f"{count:,}") for reason, count in images.items()]
+    return Table("What was left out", [("reason", "images"), *lines])
+
+
+def _provenance(findings: RunFindings) -> Table:
+    record, config, audit = findings.record, findings.config, findings.audit
+    stages = findings.stages
+    listing = str(stages["manifest"]["of"].get("data set's listing"))
+    versions = {**record["versions"], **record["packages"]}
+    lines = [
+        ("command", " ".join(["python", *stages["sensitivity"]["command"]])),
+        ("data set", f"{config.dataset.layout}, {config.dataset.root}"),
+        (
+            "its listing, images, classes",
+            ", ".join([listing, audit["images_hash"], audit["classes_hash"]]),
+        ),
+        ("network", config.classifier.source),
+        ("its weights", findings.localizer.weights),
+        ("config", record["config_hash"]),
+        ("git commit", record["git_commit"] or "none: not made in a checkout"),
+        ("python", record["python"]),
+        ("packages", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]
+    return Table("Provenance", [("what", "which"), *lines])
+
+
+def _times(findings: RunFindings) -> Table:
+    lines = [
+        (
+            name,
+            f"{datetime.fromisoformat(facts['begun']):%Y-%m-%d %H:%M:%S %Z}",
+            f"{facts['seconds']:,.1f}",
+            f"{facts['attempts']}",
+        )
+        for name, facts in findings.stages.items()
+    ]
+    return Table("Stages of the run", [("stage", "begun", "seconds", "attempts"), *lines])
