@@ -1,1 +1,1 @@
-"""Measuring tools: each is `python -m benchmarks.NAME`, from the checkout; nothing installs them."""
+"""Measuring tools: `python -m benchmarks.NAME` from the checkout; they are not installed."""

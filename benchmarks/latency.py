@@ -1,26 +1,63 @@
-"""How long a localizer takes for an image: ways that take turns, in one process with one thread."""
+"""Milliseconds per image of a localizer, on this CPU, in one process with one thread."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Annotated
 
 import torch
+import typer
 
+from sensloc.cli import Images, Run, errors_as_messages
+from sensloc.comparison.speed import medians
+from sensloc.config import absolute
+from sensloc.datasets import reader_for
+from sensloc.datasets.plain import Unboxed
+from sensloc.errors import DatasetError
 from sensloc.images.decode import decode
+from sensloc.images.fetch import ImageError, fetch
 from sensloc.prediction.localizer import Localizer
 from sensloc.report.text import aligned
+from sensloc.stages.predict import images_at
 
 ROUNDS = 5
 
 
+def latency(
+    run: Run,
+    images: Images,
+    count: Annotated[int, typer.Option(help="Images to take, the first ones.")] = 64,
+) -> None:
+    """Print the milliseconds per image of a localizer, on this CPU, with one thread."""
+    with errors_as_messages():
+        files = first_files(absolute(images), count)
+        print(text(measure(Localizer.load(absolute(run)), files), len(files)))
+
+
+def first_files(images: str, count: int) -> list[bytes]:
+    """Return the bytes of the first images of a folder, pattern, tar shards or table.
+
+    Raises:
+        DatasetError: there is none, or one cannot be read.
+    """
+    reader = Unboxed(reader_for(images_at(images)))
+    uris = (row.uri for unit in reader.units() for row in reader.read(unit) if row.uri)
+    files = []
+    for data in fetch(list(islice(uris, count))):
+        if isinstance(data, ImageError):
+            raise DatasetError(str(data)) from data
+        files.append(data)
+    if not files:
+        raise DatasetError(f"{images}: no image there")
+    return files
+
+
 def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) -> dict[str, float]:
-    """Milliseconds per image, medians over rounds; one round before them does not count.
+    """Return milliseconds per image, medians over rounds; one round before them does not count.
 
     Args:
         localizer: on the CPU.
         files: image files, at least one.
-        rounds: of all ways, in turn.
+        rounds: how often each way is timed; the ways take turns.
 
     Returns:
         "one at a time", from the file's bytes to the box; "decoding" of it; "the classifier
@@ -33,8 +70,8 @@ def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) 
 
     def classify() -> None:
         with torch.inference_mode():
-            for one in pixels:
-                make.network(make.normalise(torch.from_numpy(one[None])))
+            for image in pixels:
+                make.network(make.normalise(torch.from_numpy(image[None])))
 
     return medians(
         {
@@ -50,20 +87,18 @@ def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) 
     )
 
 
-def medians(calls: Mapping[str, Callable[[], Any]], n: int, rounds: int) -> dict[str, float]:
-    """Milliseconds per item of calls that take turns over n items each."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - began)
-    return {name: 1000 * median(each[1:]) / n for name, each in taken.items()}
+def text(milliseconds: Mapping[str, float], n: int) -> str:
+    """Return the table for a terminal: milliseconds, and the ratio to the classifier's own pass.
 
-
-def text(found: Mapping[str, float], n: int) -> str:
-    """For a terminal: milliseconds, and how many times the classifier's own pass that is."""
-    alone = found["the classifier alone"]
-    lines = [(name, f"{ms:.1f}", f"{ms / alone:.2f}") for name, ms in found.items()]
+    Args:
+        milliseconds: as ``measure`` returns them.
+        n: number of images.
+    """
+    alone = milliseconds["the classifier alone"]
+    lines = [(name, f"{ms:.1f}", f"{ms / alone:.2f}") for name, ms in milliseconds.items()]
     header = (f"{n} images, one thread", "ms/image", "of the classifier's pass")
     return aligned([header, *lines])
+
+
+if __name__ == "__main__":
+    typer.run(latency)

@@ -1,4 +1,4 @@
-"""What rehearsals of several sizes have taken, side by side, and a line to a size never tried."""
+"""The figures of rehearsals of several sizes, side by side, and a line to a size never tried."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc.rehearsal.measure import Job
+from benchmarks.scale.measure import Job
 from sensloc.report.text import grid
 
 ALL_IMAGES = 14_197_122
-"""Of the whole of ImageNet."""
+"""Number of images of the whole of ImageNet."""
 
 READS_PER_ROW = 3
 """The annotation once; the image for the manifest, and again for its sensitivity map."""
@@ -30,14 +30,27 @@ SCHEMA = pa.schema(
     ]
 )
 
+LABELS = {"s": ", s", "B": ", MB", "": ""}
+
+NOTE = """\
+*CPU*: seconds of one core, over all processes. *Own memory*: the most that one process would give
+back, in looks half a second apart. *With shared pages*: the most that it held, pages of libraries
+and of the object store counted for every process that reads them. *Spilled*: the most bytes of
+spilled objects on the disk at one look. *Per further row*: the seconds beyond the next smaller
+size over the rows beyond it, so without a job's start. *Line*: v2 + max(0, (v2 - v1) / (n2 - n1))
+(n - n2) through the two largest sizes, for times, files, reads and the memory of driver and
+gcs_server; the other figures must not grow, which the columns show. The network is a tiny stand-in,
+the images are 64 pixels a side and lie in the page cache: what a real network, real photographs and
+a real store take comes on top."""
+
 
 @dataclass(frozen=True)
 class Figure:
     """One number of a rehearsal.
 
     Attributes:
-        rows: of the rehearsal.
-        figure: what it is of.
+        rows: images of the rehearsal.
+        figure: its name.
         unit: "s", "B" or "" for a count.
         value: in that unit.
         grows: whether a line through two sizes says what a third would take.
@@ -51,43 +64,42 @@ class Figure:
 
 
 def figures(rows: int, job: Job, folder: Path) -> list[Figure]:
-    """The figures of one rehearsal.
+    """Return the figures of one rehearsal.
 
     Args:
-        rows: images.
-        job: what was measured of it.
+        rows: number of images.
+        job: its measurements.
         folder: its run directory.
     """
     stages = json.loads((folder / "run.json").read_text())["stages"]
-    found = [Figure(rows, name, "s", facts["seconds"]) for name, facts in stages.items()]
-    found.append(Figure(rows, "the job", "s", job.seconds))
-    taken = job.samples.group_by("pid").aggregate([("cpu", "max")])["cpu_max"]
-    found.append(Figure(rows, "CPU", "s", pc.sum(taken).as_py()))
-    found += _memory(rows, job.samples)
-    written = 0
-    for name, files in _outputs(folder):
-        found.append(Figure(rows, f"{name} on disk", "B", sum(f.stat().st_size for f in files)))
-        written += len(files)
-    found.append(Figure(rows, "files written", "", written))
-    found.append(Figure(rows, "annotations and images read", "", READS_PER_ROW * rows))
-    return found
+    outputs = dict(_outputs(folder))
+    cpu = job.samples.group_by("pid").aggregate([("cpu", "max")])["cpu_max"]
+    return [
+        *(Figure(rows, name, "s", facts["seconds"]) for name, facts in stages.items()),
+        Figure(rows, "the job", "s", job.seconds),
+        Figure(rows, "CPU", "s", pc.sum(cpu).as_py()),
+        *_memory(rows, job.samples),
+        *(
+            Figure(rows, f"{name} on disk", "B", sum(file.stat().st_size for file in files))
+            for name, files in outputs.items()
+        ),
+        Figure(rows, "files written", "", sum(map(len, outputs.values()))),
+        Figure(rows, "annotations and images read", "", READS_PER_ROW * rows),
+    ]
 
 
 def _memory(rows: int, samples: pa.Table) -> Iterator[Figure]:
-    """Peaks: of the largest process of each kind, of all together, of the object store."""
+    """Yield the peaks: largest process of each kind, all processes together, object store."""
     for kind in KINDS:
-        mine = samples.filter(pc.equal(samples["kind"], kind))
-        if len(mine):
-            grows, largest = kind in ("driver", "gcs_server"), pc.max(mine["anonymous"]).as_py()
+        processes = samples.filter(pc.equal(samples["kind"], kind))
+        if len(processes):
+            grows = kind in ("driver", "gcs_server")
             name = kind if kind == "driver" else f"largest {kind}"
-            yield Figure(rows, f"{name}, own memory", "B", largest, grows)
-            yield Figure(
-                rows, f"{name}, with shared pages", "B", pc.max(mine["most"]).as_py(), grows
-            )
-    looks = samples.group_by("second").aggregate([("anonymous", "sum")])
-    yield Figure(
-        rows, "all processes, own memory", "B", pc.max(looks["anonymous_sum"]).as_py(), False
-    )
+            for column, label in {"own": "own memory", "resident": "with shared pages"}.items():
+                peak = pc.max(processes[column]).as_py()
+                yield Figure(rows, f"{name}, {label}", "B", peak, grows)
+    together = samples.group_by("second").aggregate([("own", "sum")])["own_sum"]
+    yield Figure(rows, "all processes, own memory", "B", pc.max(together).as_py(), False)
     workers = samples.filter(pc.equal(samples["kind"], "worker")).group_by("second")
     counts = workers.aggregate([("pid", "count")])["pid_count"]
     yield Figure(rows, "workers at once", "", pc.max(counts).as_py() or 0, False)
@@ -96,7 +108,7 @@ def _memory(rows: int, samples: pa.Table) -> Iterator[Figure]:
 
 
 def _outputs(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """The folders of a run directory with their files, then the files beside them."""
+    """Yield the folders of a run directory with their files, then the files beside them."""
     entries = sorted(folder.iterdir())
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
@@ -104,70 +116,60 @@ def _outputs(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     yield "other files", [entry for entry in entries if entry.is_file()]
 
 
-def line(found: Sequence[Figure], rows: int) -> float | None:
-    """What a figure would be at another size: on the line through its two largest sizes.
+def line(sizes: Sequence[Figure], rows: int) -> float | None:
+    """Return what a figure would be at another size: on the line through its two largest sizes.
 
     A figure that shrinks is taken to stay.
+
+    Args:
+        sizes: one figure of several rehearsals.
+        rows: the other size.
 
     Returns:
         None: it does not grow with the rows, or was measured at one size only.
     """
-    *_, (n1, v1), (n2, v2) = [(0, 0.0), (0, 0.0), *sorted((f.rows, f.value) for f in found)]
-    if n1 == 0 or not all(figure.grows for figure in found):
+    *_, (n1, v1), (n2, v2) = [(0, 0.0), (0, 0.0), *sorted((f.rows, f.value) for f in sizes)]
+    if n1 == 0 or not all(figure.grows for figure in sizes):
         return None
     return v2 + max(0.0, (v2 - v1) / (n2 - n1)) * (rows - n2)
 
 
-def table(found: Sequence[Figure]) -> pa.Table:
-    """One row per size and figure."""
-    return pa.Table.from_pylist([vars(figure) for figure in found], SCHEMA)
+def table(measured: Sequence[Figure]) -> pa.Table:
+    """Return the table of ``SCHEMA``: one row per size and figure."""
+    return pa.Table.from_pylist([vars(figure) for figure in measured], SCHEMA)
 
 
-def markdown(found: Sequence[Figure], target: int = ALL_IMAGES) -> str:
-    """The figures, a column per size, and one for a size that was not tried."""
-    sizes = sorted({figure.rows for figure in found})
+def markdown(measured: Sequence[Figure], target: int = ALL_IMAGES) -> str:
+    """Return the figures as a table, a column per size, and one for a size that was not tried."""
+    sizes = sorted({figure.rows for figure in measured})
     by_name: dict[tuple[str, str], list[Figure]] = {}
-    for figure in found:
+    for figure in measured:
         by_name.setdefault((figure.figure, figure.unit), []).append(figure)
     lines = [["", *(f"{n:,}" for n in sizes), f"{target:,} (line)"]]
-    for (name, unit), mine in by_name.items():
-        values = {figure.rows: figure.value for figure in mine}
-        cells = (_said(values.get(n), unit) for n in sizes)
-        lines.append([name + LABELS[unit], *cells, _said(line(mine, target), unit)])
-    for (name, unit), mine in by_name.items():
+    for (name, unit), same in by_name.items():
+        values = {figure.rows: figure.value for figure in same}
+        cells = (_cell(values.get(n), unit) for n in sizes)
+        lines.append([name + LABELS[unit], *cells, _cell(line(same, target), unit)])
+    for (name, unit), same in by_name.items():
         if unit == "s":
-            lines += _per_row(name, {figure.rows: figure.value for figure in mine}, sizes)
+            lines += _per_row(name, {figure.rows: figure.value for figure in same}, sizes)
     seconds = {figure.rows: figure.value for figure in by_name["the job", "s"]}
     lines.append(["rows/s", *(f"{n / seconds[n]:,.0f}" for n in sizes), ""])
     return f"{grid(lines)}\n\n{NOTE}\n"
 
 
-LABELS = {"s": ", s", "B": ", MB", "": ""}
-
-NOTE = """\
-*CPU*: seconds of one core, over all processes. *Own memory*: the largest RssAnon of a process in
-looks half a second apart. *With shared pages*: the kernel's own peak (VmHWM), in which pages of
-libraries and of the object store count for every process that reads them. *Spilled*: the most bytes
-of spilled objects on the disk at one look. *Per further row*: the seconds beyond the next smaller
-size over the rows beyond it, so without a job's start. *Line*: v2 + max(0, (v2 - v1) / (n2 - n1))
-(n - n2) through the two largest sizes, for times, files, reads and the memory of driver and
-gcs_server; the other figures must not grow, which the columns show. The network is a tiny stand-in,
-the images are 64 pixels a side and lie in the page cache: what a real network, real photographs and
-a real store take comes on top."""
-
-
-def _said(value: float | None, unit: str) -> str:
+def _cell(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     return f"{value / 1e6:,.1f}" if unit == "B" else f"{value:,.1f}" if unit else f"{value:,.0f}"
 
 
-def _per_row(name: str, values: dict[int, float], sizes: Sequence[int]) -> Iterator[list[str]]:
-    """Microseconds per row, and per row beyond the next smaller size."""
-    known = [n for n in sizes if n in values]
-    each = {n: values[n] / n for n in known}
-    further = {b: (values[b] - values[a]) / (b - a) for a, b in pairwise(known)}
-    for label, seconds in {"µs per row": each, "µs per further row": further}.items():
-        if seconds:
-            cells = (f"{1e6 * seconds[n]:,.0f}" if n in seconds else "" for n in sizes)
+def _per_row(name: str, seconds: dict[int, float], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Yield two lines: microseconds per row, and per row beyond the next smaller size."""
+    known = [n for n in sizes if n in seconds]
+    average = {n: seconds[n] / n for n in known}
+    further = {b: (seconds[b] - seconds[a]) / (b - a) for a, b in pairwise(known)}
+    for label, values in {"µs per row": average, "µs per further row": further}.items():
+        if values:
+            cells = (f"{1e6 * values[n]:,.0f}" if n in values else "" for n in sizes)
             yield [f"{name}, {label}", *cells, ""]
