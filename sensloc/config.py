@@ -104,7 +104,7 @@ class WebDataset(Dataset):
 
 
 class Images(Dataset):
-    """Images without annotations, for ``jobs/predict.py``: a run cannot learn from them."""
+    """Images without annotations, for ``sensloc predict``: a run cannot learn from them."""
 
     layout: Literal["images"]
     pattern: str = "**"
@@ -288,7 +288,7 @@ MethodName = Literal[
 
 
 class Compare(Section):
-    """What ``jobs/compare.py`` runs beside the sensitivity map: see ``sensloc/methods``.
+    """What ``sensloc compare`` runs beside the sensitivity map: see ``sensloc/methods``.
 
     No part of ``Config.fingerprint``: a comparison is made of a run, and does not change it.
     """

@@ -363,7 +363,7 @@ def test_a_lost_row_stops_the_run(small_run: RunDir, tmp_path: Path) -> None:
 
 
 def test_stages_want_their_predecessors(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"manifest is not complete: run jobs/manifest\.py"):
+    with pytest.raises(RunError, match=r"manifest is not complete: run `sensloc manifest` first"):
         sensitivity(RunDir.open(small_config(tmp_path)))
 
 

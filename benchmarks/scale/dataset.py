@@ -120,7 +120,7 @@ def _prepare(folder: Path, originals: Sequence[Annotation]) -> None:
 
 
 def _write(originals: Sequence[tuple[int, Annotation]], folder: str, step: int, rows: int) -> int:
-    """Write the copies first, first + step, ... below ``rows`` of each original; return how many."""
+    """Write copies first, first + step, ... below ``rows`` of each original; return how many."""
     written = 0
     contents = fetch([row.uri for _, row in originals])
     for (first, row), content in zip(originals, contents, strict=True):

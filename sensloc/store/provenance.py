@@ -13,7 +13,7 @@ from sensloc.config import NO_IDENTITY, Config
 
 PACKAGE = Path(__file__).parents[1]
 PRESENTATION = frozenset(
-    {"report.py", "comparison.py", "figure.py", "cli.py", "latency.py", "page", "stages/report.py"}
+    {"report.py", "comparison.py", "figure.py", "cli.py", "page", "stages/report.py"}
 )
 """Files and folders that decide how results look, and no row of any table."""
 

@@ -176,7 +176,7 @@ class RunDir:
         """Stop unless the stages have been completed."""
         for stage in stages:
             if not self.finished(stage):
-                raise RunError(f"{self.url}: {stage} is not complete: run jobs/{stage}.py first")
+                raise RunError(f"{self.url}: {stage} is not complete: run `sensloc {stage}` first")
 
     @contextmanager
     def stage(
