@@ -234,7 +234,7 @@ def read_facts(url: str) -> tuple[str, Facts]:
                 f"{folder}/localizer.json: not of this version of sensloc: {error}"
             ) from error
     raise LocalizerError(
-        f"{url}: no localizer there: finish that run (`sensloc status` says how), or name its folder"
+        f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"
     )
 
 
