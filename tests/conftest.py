@@ -191,7 +191,7 @@ def on_ray(file: Path) -> bool:
     return re.search(wants, file.read_text()) is not None
 
 
-LONGEST = ("test_end_to_end.py", "test_chaos.py")
+LONGEST = ("test_end_to_end.py", "test_chaos.py", "test_rehearsal.py")
 """Files whose tests start a Ray of their own."""
 
 

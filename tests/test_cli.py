@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from conftest import ROOT
 from typer.main import get_group
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from sensloc.cli import app, script
 from sensloc.config import load_config
