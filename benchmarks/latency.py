@@ -22,15 +22,15 @@ from sensloc.stages.predict import images_at
 ROUNDS = 5
 
 
+@errors_as_messages()
 def latency(
     run: Run,
     images: Images,
     count: Annotated[int, typer.Option(help="Images to take, the first ones.")] = 64,
 ) -> None:
     """Print the milliseconds per image of a localizer, on this CPU, with one thread."""
-    with errors_as_messages():
-        files = first_files(absolute(images), count)
-        print(text(measure(Localizer.load(absolute(run)), files), len(files)))
+    files = first_files(absolute(images), count)
+    print(text(measure(Localizer.load(absolute(run)), files), len(files)))
 
 
 def first_files(images: str, count: int) -> list[bytes]:

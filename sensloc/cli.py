@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +73,40 @@ app = typer.Typer(
 )
 
 
+@contextmanager
+def errors_as_messages() -> Iterator[None]:
+    """Log to stderr, and end at a known error with one message and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        yield
+    except SenslocError as error:
+        # Ray raises a worker's error again as a subclass whose text is the worker's traceback,
+        # and adds advice on retries
+        advice = re.compile(r"(\n|\\n)Failed to apply UDF.*", re.DOTALL)
+        sys.exit(f"error: {advice.sub('', str(getattr(error, 'cause', error)))}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        sys.exit(f"error: {where}: {first['msg']} (got {first['input']!r})")
+    except KeyboardInterrupt:
+        sys.exit("stopped: the same command goes on from here")
+
+
+def execute(run: RunDir, job: Job, cluster: bool = True) -> None:
+    """Lock a run directory, connect to Ray if it is needed, do a job and print what it returns."""
+    if JOB_COPY in run.url:
+        log.warning("%s goes with the submitted job's copy of your files: pass --output", run.url)
+    with ExitStack() as held:
+        held.enter_context(run.alone())
+        if cluster:
+            from sensloc.engine.cluster import connected
+
+            held.enter_context(connected())
+        text = job(run)
+    if text is not None:
+        print(text)
+
+
 def _run(run: RunDir) -> str:
     from sensloc.stages.whole_run import run_all
 
@@ -93,26 +126,38 @@ def _report(run: RunDir) -> str:
     return f"open {run.at('report.html')}"
 
 
+def _coco(run: RunDir) -> str:
+    """Write a finished run's test images and boxes as COCO JSON."""
+    from sensloc.stages.coco import coco
+
+    return coco(run)
+
+
+def _pack(run: RunDir) -> str:
+    """Pack annotated images into tar shards, for the layout "webdataset"."""
+    from sensloc.stages.pack import pack
+
+    return pack(run)
+
+
 def _stage(name: str) -> Job:
-    """Return the function of a stage, which is imported when it is called."""
-    return lambda run: getattr(import_module(f"sensloc.stages.{name}"), name)(run)
+    def job(run: RunDir) -> None:
+        from sensloc.stages.whole_run import STAGES
+
+        STAGES[name](run)
+
+    return job
 
 
 def on_config(job: Job, cluster: bool = True) -> Callable[..., None]:
-    """Return the command that does a job on the run that a TOML file names.
+    """Return the command that does a job, on Ray or not, on the run that a TOML file names."""
 
-    Args:
-        job: the work.
-        cluster: whether it needs Ray.
-    """
-
+    @errors_as_messages()
     def command(
         config: Toml, data: Data = None, output: Output = None, changes: Changes = None
     ) -> None:
-        def opened() -> RunDir:
-            return RunDir.open(load_config(config, data=data, output=output, changes=changes or ()))
-
-        execute(opened, job, cluster)
+        values = load_config(config, data=data, output=output, changes=changes or ())
+        execute(RunDir.open(values), job, cluster)
 
     command.__doc__ = job.__doc__
     return command
@@ -121,8 +166,9 @@ def on_config(job: Job, cluster: bool = True) -> Callable[..., None]:
 def on_run(job: Job) -> Callable[..., None]:
     """Return the command that does a job on the run in a directory, without Ray."""
 
+    @errors_as_messages()
     def command(run: Run) -> None:
-        execute(lambda: _existing(run), job, cluster=False)
+        execute(_existing(run), job, cluster=False)
 
     command.__doc__ = job.__doc__
     return command
@@ -146,6 +192,7 @@ def run(
 
 
 @app.command()
+@errors_as_messages()
 def predict(
     run: Annotated[str, typer.Argument(help="A finished run, or a copy of its localizer/.")],
     images: Images,
@@ -161,34 +208,31 @@ def predict(
     """Find boxes in images that nobody annotated, by a finished run."""
     from sensloc.stages import predict as stage
 
+    resources = Resources(
+        actors=actors, cpus_per_actor=cpus_per_actor, gpus_per_actor=gpus_per_actor
+    )
     localizer = absolute(run)
-
-    def opened() -> RunDir:
-        resources = Resources(
-            actors=actors, cpus_per_actor=cpus_per_actor, gpus_per_actor=gpus_per_actor
-        )
-        return RunDir.open(stage.prediction(localizer, images, output, resources))
-
-    execute(opened, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
+    boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
+    execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
 
 
 @app.command()
+@errors_as_messages()
 def status(run: Run) -> None:
     """Say how far a run is, and what goes on with it.
 
     Exit code: 0 complete, 3 incomplete, 4 a job is at work, 5 failed, 1 no run there.
     """
-    with errors_as_messages():
-        existing = _existing(run)
-        state = progress.status(existing)
+    existing = _existing(run)
+    state = progress.status(existing)
     print(state.text(existing.url))
     sys.exit(state.code)
 
 
 app.command("compare")(on_config(_compare))
 app.command("report")(on_run(_report))
-app.command("coco", help="Write test images and boxes as COCO JSON.")(on_run(_stage("coco")))
-app.command("pack", help="Pack images into tar shards (webdataset).")(on_config(_stage("pack")))
+app.command("coco")(on_run(_coco))
+app.command("pack")(on_config(_pack))
 for name, description in STAGES.items():
     app.command(name, help=description, rich_help_panel="Single stages")(on_config(_stage(name)))
 
@@ -198,50 +242,6 @@ def script(file: str) -> None:
     name = Path(file).stem
     group = typer.main.get_group(app)
     group.commands[name](prog_name=f"python jobs/{name}.py")
-
-
-def execute(opened: Callable[[], RunDir], job: Job, cluster: bool = True) -> None:
-    """Open a run directory, lock it, connect to Ray, do a job and print what it returns.
-
-    Args:
-        opened: returns the run.
-        job: the work.
-        cluster: whether it needs Ray.
-    """
-    with errors_as_messages():
-        run = opened()
-        if JOB_COPY in run.url:
-            log.warning(
-                "%s goes with the submitted job's copy of your files: pass --output", run.url
-            )
-        with ExitStack() as held:
-            held.enter_context(run.alone())
-            if cluster:
-                from sensloc.engine.cluster import connected
-
-                held.enter_context(connected())
-            text = job(run)
-    if text is not None:
-        print(text)
-
-
-@contextmanager
-def errors_as_messages() -> Iterator[None]:
-    """Log to stderr, and end at a known error with one message and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    try:
-        yield
-    except SenslocError as error:
-        # Ray raises a worker's error again as a subclass whose text is the worker's traceback,
-        # and adds advice on retries
-        advice = re.compile(r"(\n|\\n)Failed to apply UDF.*", re.DOTALL)
-        sys.exit(f"error: {advice.sub('', str(getattr(error, 'cause', error)))}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        sys.exit(f"error: {where}: {first['msg']} (got {first['input']!r})")
-    except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on from here")
 
 
 def _existing(run: str) -> RunDir:

@@ -9,6 +9,7 @@ from benchmarks.scale import SIZES, rehearse
 from sensloc.cli import errors_as_messages
 
 
+@errors_as_messages()
 def scale(
     config: Annotated[str, typer.Argument(help="conf/rehearsal.toml")],
     data: Annotated[str, typer.Option(help="Tiny ImageNet, whose images are copied.")],
@@ -22,8 +23,7 @@ def scale(
     ] = False,
 ) -> None:
     """Run the whole job on ever more rows, with a tiny network: seconds per row, memory, disk."""
-    with errors_as_messages():
-        print(rehearse(config, data, output, rows or SIZES, only_make) or "made")
+    print(rehearse(config, data, output, rows or SIZES, only_make) or "made")
 
 
 if __name__ == "__main__":
