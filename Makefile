@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check docs format audit clean
+.PHONY: demo bench test test-all check docs format audit clean
 
 demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and a figure
-	$(BIN)/python jobs/localize.py conf/demo.toml
+	$(BIN)/sensloc run conf/demo.toml
+
+bench: demo  ## the quick measurements, on the demo's run: milliseconds per image, images/s fetched
+	$(BIN)/python -m benchmarks.latency runs/demo data/scenes
+	rm -rf runs/bench
+	$(BIN)/python -m benchmarks.storage conf/demo.toml --output runs/bench
 
 test: check  ## all checks and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder

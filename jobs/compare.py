@@ -1,9 +1,6 @@
-"""Every method of the config's [compare] on the same test images: compare/table.md, report.html.
+"""``sensloc compare`` as a script, which is what `ray job submit` takes."""
 
-What the run directory lacks of the main run is made first; what it holds is not made again.
-"""
-
-from sensloc.cli import compared, main
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    main(compared, __doc__)
+    script(__file__)

@@ -1,6 +1,6 @@
-"""One stage of a run: figure. The stages before it must be complete."""
+"""``sensloc figure`` as a script, which is what `ray job submit` takes."""
 
-from sensloc.cli import stage
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    stage("figure", __doc__)
+    script(__file__)

@@ -1,6 +1,6 @@
-"""One stage of a run: fit. The stages before it must be complete."""
+"""``sensloc fit`` as a script, which is what `ray job submit` takes."""
 
-from sensloc.cli import stage
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    stage("fit", __doc__)
+    script(__file__)

@@ -1,6 +1,6 @@
-"""One stage of a run: localizer, for jobs/predict.py. The stages before it must be complete."""
+"""``sensloc localizer`` as a script, which is what `ray job submit` takes."""
 
-from sensloc.cli import stage
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    stage("localizer", __doc__)
+    script(__file__)

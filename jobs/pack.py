@@ -1,9 +1,6 @@
-"""Pack the annotated images of any layout into tar shards, for the layout "webdataset".
+"""``sensloc pack`` as a script, which is what `ray job submit` takes."""
 
-A run on the shards gives the same tables as one on the files, with far fewer requests.
-"""
-
-from sensloc.cli import alone, pack
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    alone(pack, __doc__)
+    script(__file__)

@@ -1,10 +1,6 @@
-"""Boxes for images that nobody annotated: a finished run, and a folder of photographs.
+"""``sensloc predict`` as a script, which is what `ray job submit` takes."""
 
-Writes boxes/*.parquet (class, box in pixels, confidence) and coco.json. The same command goes on
-where it was stopped.
-"""
-
-from sensloc.cli import alone, predict
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    alone(predict, __doc__)
+    script(__file__)

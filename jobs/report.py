@@ -1,6 +1,6 @@
-"""A finished run's report.html, made anew: one page that opens from disk."""
+"""``sensloc report`` as a script, which is what `ray job submit` takes."""
 
-from sensloc.cli import alone, report
+from sensloc.cli import script
 
 if __name__ == "__main__":
-    alone(report, __doc__)
+    script(__file__)

@@ -210,7 +210,7 @@ class Job:
         with nodes.environment(), self.log.open("ab") as log:
             return subprocess.Popen(
                 [
-                    sys.executable, "jobs/localize.py", self.config,
+                    sys.executable, "jobs/run.py", self.config,
                     f"--data={self.data}", f"--output={self.output}",
                 ],
                 cwd=ROOT, env=os.environ | {"RAY_ADDRESS": nodes.address},

@@ -20,7 +20,7 @@ from sensloc.comparison.compare import compare
 from sensloc.config import Compare, Config, load_config
 from sensloc.engine.cluster import connect
 from sensloc.stages.views.report import report
-from sensloc.stages.whole_run import localize
+from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,7 +130,7 @@ def small_config(folder: Path, **changes: object) -> Config:
 def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run; tests read it and leave it as it is."""
     run = RunDir.open(small_config(tmp_path_factory.mktemp("small")))
-    localize(run)
+    run_all(run)
     return run
 
 

@@ -1,39 +1,22 @@
 """The command line: a mistake is one message, not a traceback."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from typer.main import get_group
+from typer.testing import CliRunner, Result
 
+from sensloc.cli import app, script
 from sensloc.config import load_config
+from sensloc.stages.whole_run import STAGES
 from sensloc.store.run import RunDir
 
-JOBS = sorted(file.name for file in (ROOT / "jobs").glob("*.py"))
-
-
-def job(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("name", JOBS)
-def test_every_job_is_thin_and_explains_itself(name: str) -> None:
-    assert len((ROOT / "jobs" / name).read_text().splitlines()) <= 25
-    done = job(f"jobs/{name}", "--help")
-    assert done.returncode == 0
-    other = {"status.py": [], "report.py": [], "predict.py": ["--output"]}
-    for option in other.get(name, ["--data", "--output"]):
-        assert option in done.stdout
-
-
-def test_a_missing_config_is_one_line() -> None:
-    done = job("jobs/localize.py", "conf/no_such.toml")
-    assert done.returncode == 1
-    assert done.stderr == "error: conf/no_such.toml: no such config file\n"
-
+COMMANDS = sorted(get_group(app).commands)
 
 BROKEN = """
 name = "broken"
@@ -47,61 +30,76 @@ name = "resnet18"
 """
 
 
-def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "annotations.json").write_text("no JSON")
-    config = tmp_path / "broken.toml"
-    config.write_text(BROKEN.format(folder=tmp_path))
-    done = job("jobs/manifest.py", str(config))
-    assert done.returncode == 1
-    assert f"\nerror: {tmp_path}/annotations.json: not a JSON file" in f"\n{done.stderr}"
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "Failed to apply" not in done.stderr
+def sensloc(*arguments: str) -> Result:
+    """``sensloc``, in this process."""
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments, prog_name="sensloc")
 
 
-# --------------------------------------------------------------------------- sensloc
-
-COMMANDS = ("run", "predict", "report", "status", "coco", "pack", "bench")
-
-
-def sensloc(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sensloc", *arguments],
-        cwd=ROOT, env=os.environ | {"COLUMNS": "200"} | environment,
-        capture_output=True, text=True, check=False,
+        arguments, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
 
 
 def test_help_names_every_command_and_where_to_begin() -> None:
     done = sensloc("--help")
-    assert done.returncode == 0
-    assert all(f" {name} " in done.stdout for name in COMMANDS)
-    assert "sensloc run conf/demo.toml" in done.stdout
-    assert sensloc().returncode == 2, "nothing to do is no success"
+    assert done.exit_code == 0
+    assert all(f" {name} " in done.output for name in COMMANDS)
+    assert "sensloc run conf/demo.toml" in done.output
+    assert sensloc().exit_code == 2, "nothing to do is no success"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "bench latency", "bench storage", "bench scale"])
-def test_every_command_explains_itself(command: str) -> None:
-    done = sensloc(*command.split(), "--help")
-    assert done.returncode == 0
-    assert f"Usage: sensloc {command}" in done.stdout
+def test_every_stage_is_a_command_and_every_command_a_script() -> None:
+    assert STAGES.keys() <= set(COMMANDS)
+    assert sorted(file.stem for file in (ROOT / "jobs").glob("*.py")) == COMMANDS
 
 
-def test_it_is_installed_by_its_name() -> None:
-    script = Path(sys.executable).with_name("sensloc")
-    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=False)
-    assert "Usage: sensloc" in done.stdout
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_and_its_script_explain_themselves(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = sensloc(name, "--help")
+    assert done.exit_code == 0
+    assert f"Usage: sensloc {name}" in done.output
+    monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", "--help"])
+    with pytest.raises(SystemExit) as left:
+        script(str(ROOT / "jobs" / f"{name}.py"))
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert f"Usage: python jobs/{name}.py" in text
+    assert set(re.findall(r"--\w+", text)) == set(re.findall(r"--\w+", done.output))
 
 
-def test_the_shell_completes_commands() -> None:
+def test_a_script_takes_its_arguments_from_the_command_line() -> None:
+    done = process(sys.executable, "jobs/run.py", "conf/no_such.toml")
+    assert done.returncode == 1
+    assert done.stderr == "error: conf/no_such.toml: no such config file\n"
+
+
+def test_it_is_installed_by_its_name_and_the_shell_completes_commands() -> None:
     asked = {"_SENSLOC_COMPLETE": "complete_bash", "COMP_WORDS": "sensloc st", "COMP_CWORD": "1"}
-    assert sensloc(**asked).stdout.split() == ["status"]
+    done = process(Path(sys.executable).with_name("sensloc"), **asked)
+    assert done.stdout.split() == ["status"]
 
 
 def test_a_command_that_is_none_is_a_mistake_of_the_command_line() -> None:
     done = sensloc("localise")
-    assert done.returncode == 2
-    assert "localise" in done.stderr
+    assert done.exit_code == 2
+    assert "localise" in done.output
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations.json").write_text("no JSON")
+    config = tmp_path / "broken.toml"
+    config.write_text(BROKEN.format(folder=tmp_path))
+    done = sensloc("manifest", str(config))
+    assert done.exit_code == 1
+    assert f"\nerror: {tmp_path}/annotations.json: not a JSON file" in f"\n{done.output}"
+    assert "Traceback" not in done.output
+    assert "Failed to apply" not in done.output
 
 
 def test_a_changed_value_is_the_runs(tmp_path: Path) -> None:
@@ -109,15 +107,15 @@ def test_a_changed_value_is_the_runs(tmp_path: Path) -> None:
     config = tmp_path / "broken.toml"
     config.write_text(BROKEN.format(folder=tmp_path))
     done = sensloc("run", str(config), "--set", "resources.actor=2")
-    assert done.returncode == 1
-    assert "resources.actor: Extra inputs are not permitted" in done.stderr
+    assert done.exit_code == 1
+    assert "resources.actor: Extra inputs are not permitted" in done.output
     run = RunDir.open(load_config(str(config), changes=["evaluate.iou=0.7"]))
     with run.stage("manifest"):
         assert run.facts()["config"]["evaluate"]["iou"] == 0.7
 
 
-def test_a_report_or_coco_of_nothing_is_one_line(tmp_path: Path) -> None:
-    for command in ("report", "coco"):
-        done = sensloc(command, str(tmp_path))
-        assert done.returncode == 1
-        assert done.stderr == f"error: {tmp_path}: no run there (no run.json)\n"
+@pytest.mark.parametrize("command", ["report", "coco", "status"])
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path, command: str) -> None:
+    done = sensloc(command, str(tmp_path))
+    assert done.exit_code == 1
+    assert done.output == f"error: {tmp_path}: no run there (no run.json)\n"

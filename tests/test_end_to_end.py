@@ -78,7 +78,7 @@ def submit(
     head: str, *arguments: str | Path, options: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """The command line of the README."""
-    job = ("--", "python", "jobs/localize.py", *map(str, arguments))
+    job = ("--", "python", "jobs/run.py", *map(str, arguments))
     return ray_job(head, "submit", "--working-dir=.", *options, *job)
 
 

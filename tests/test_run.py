@@ -211,7 +211,7 @@ def test_a_missing_stage_names_the_job_to_run(run: RunDir):
         pass
     run.require()
     run.require("manifest")
-    with pytest.raises(RunError, match=r"sensitivity is not complete: run jobs/sensitivity\.py"):
+    with pytest.raises(RunError, match=r"sensitivity is not complete: run `sensloc sensitivity`"):
         run.require("manifest", "sensitivity", "fit")
     jobs = Path(__file__).resolve().parents[1] / "jobs"
     assert (jobs / "sensitivity.py").is_file()

@@ -42,7 +42,7 @@ from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.sensitivity import require_same_weights, sensitivity
-from sensloc.stages.whole_run import localize
+from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -235,7 +235,7 @@ def test_a_finished_run_is_not_run_again_and_a_stage_run_twice_doubles_no_row(
     run = RunDir(str(tmp_path / "copy"), small_run.config)
     shutil.copytree(small_run.path(""), run.path(""))
     before = run.read("run.json")
-    said = localize(run)
+    said = run_all(run)
     assert run.read("run.json") == before
     assert "sensitivity_calibrated" in said
     sensitivity(run)
@@ -377,7 +377,7 @@ def test_a_lost_row_stops_the_run(small_run: RunDir, tmp_path: Path) -> None:
 
 
 def test_stages_want_their_predecessors(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"manifest is not complete: run jobs/manifest\.py"):
+    with pytest.raises(RunError, match=r"manifest is not complete: run `sensloc manifest` first"):
         sensitivity(RunDir.open(small_config(tmp_path)))
 
 
@@ -564,7 +564,7 @@ def test_a_run_on_an_object_store_equals_a_local_one(
         label_draws=1, speed_images=4, speed_rounds=1,
     )  # fmt: skip
     stored = RunDir.open(config.model_copy(update={"compare": section}))
-    localize(stored)
+    run_all(stored)
     compare(stored)
     for stage, columns in {
         "sensitivity": ["image_id", "map", "map_scale", "boxes", "split"],

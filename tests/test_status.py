@@ -102,7 +102,7 @@ def test_a_job_at_work_is_seen(run: RunDir) -> None:
         assert found.code == Code.RUNNING
         assert found.job is not None
         assert "job: process" in found.text(run.url)
-        assert found.command == f"python jobs/status.py '{run.url}'"
+        assert found.command == f"sensloc status '{run.url}'"
     assert status(run).code == Code.INCOMPLETE
 
 

@@ -1,6 +1,8 @@
 """How long each method takes for an image: parts measured in turn, in one process on one core."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,6 @@ from sensloc.comparison.maps import MAPS, Mapper
 from sensloc.engine import cluster
 from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
-from sensloc.latency import medians
 from sensloc.methods import Fitted, Method, catalogue
 from sensloc.rows import complete
 from sensloc.store.run import RunDir
@@ -107,3 +108,20 @@ def _read_pixels(uris: Sequence[str], size: int) -> list[Any]:
         if isinstance(one, ImageError):
             raise one
     return pixels
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], n: int, rounds: int) -> dict[str, float]:
+    """Return the median milliseconds per item of calls that take turns over n items each.
+
+    Args:
+        calls: what is timed, by name.
+        n: items that each call works on.
+        rounds: that count; one before them does not.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: 1000 * median(values[1:]) / n for name, values in seconds.items()}

@@ -239,7 +239,7 @@ def read_facts(url: str) -> tuple[str, LocalizerFacts]:
                 f"{folder}/localizer.json: not of this version of sensloc: {error}"
             ) from error
     raise LocalizerError(
-        f"{url}: no localizer there: finish that run (jobs/status.py says how), or name its folder"
+        f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"
     )
 
 

@@ -19,7 +19,7 @@ FILES = {"sensitivity": ("sensitivity", "manifest"), "evaluate": ("predictions",
 
 
 class Code(IntEnum):
-    """Exit codes of ``jobs/status.py``."""
+    """Exit codes of ``sensloc status``."""
 
     COMPLETE = 0
     UNKNOWN = 1
@@ -59,7 +59,7 @@ def status(run: RunDir) -> Status:
     """Look at a run directory and say how far it is; nothing is written."""
     begun, job = run.stages(), lock.holder(run.url)
     if begun and begun.keys().isdisjoint(STAGES):
-        wanted = list(begun)  # of another job, such as jobs/pack.py
+        wanted = list(begun)  # of another job, such as `sensloc pack`
     else:
         wanted = [name for name in STAGES if name != "compare" or name in begun]
     stages = [(name, *_state(run, name, begun.get(name))) for name in wanted]
@@ -69,7 +69,7 @@ def status(run: RunDir) -> Status:
     if states == {"done"}:
         return Status(Code.COMPLETE, stages, job, None)
     if job is not None and not job["dead"]:
-        return Status(Code.RUNNING, stages, job, f"python jobs/status.py {shlex.quote(run.url)}")
+        return Status(Code.RUNNING, stages, job, f"sensloc status {shlex.quote(run.url)}")
     code = Code.FAILED if "failed" in states else Code.INCOMPLETE
     return Status(code, stages, job, _again(command))
 

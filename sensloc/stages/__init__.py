@@ -1,1 +1,1 @@
-"""The stages of a run on Ray, and their order in ``localize``."""
+"""The stages of a run on Ray, and their order in ``whole_run``."""

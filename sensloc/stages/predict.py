@@ -15,7 +15,7 @@ import ray
 import ray.data
 import torch
 
-from sensloc.config import Config, Evaluate, Fit, Resources, absolute
+from sensloc.config import Config, Evaluate, Resources, absolute
 from sensloc.datasets import Unboxed
 from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.images import Images

@@ -234,7 +234,7 @@ def _account(run: RunDir, made: Sequence[str], seconds: float) -> dict[str, Any]
     if not cluster.same_rows(run, "sensitivity", "manifest"):
         raise RunError(
             f"{run.at('sensitivity')} does not hold every row of the manifest exactly once: run "
-            "jobs/sensitivity.py again"
+            "`sensloc sensitivity` again"
         )
     columns = ["split", "class_index", "predicted_index", "error"]
     by_file = cluster.by_file(run, "sensitivity", columns, _tally)

@@ -19,21 +19,34 @@ from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS: dict[str, Callable[[RunDir], None]] = {
-    function.__name__: function
-    for function in (
-        *(manifest, classifier, sensitivity, fit, evaluate, figure, localizer),
-        report,
-    )
+STAGES: dict[str, Callable[[RunDir], None]] = {
+    "manifest": manifest,
+    "classifier": classifier,
+    "sensitivity": sensitivity,
+    "fit": fit,
+    "evaluate": evaluate,
+    "figure": figure,
+    "localizer": localizer,
+    "report": report,
 }
-"""Of the stages, by name, in their order."""
+"""The stages by name, in their order."""
 
 
-def localize(run: RunDir) -> str:
-    """Run every stage that is not complete yet, in order; say what came out."""
-    for name, function in FUNCTIONS.items():
+def run_all(run: RunDir) -> str:
+    """Run every stage that is not complete yet, in order.
+
+    Args:
+        run: the run directory, new or begun.
+
+    Returns:
+        The CorLoc table and where everything is, for a terminal.
+
+    Raises:
+        SenslocError: a stage cannot be completed; what is written stays.
+    """
+    for name, stage in STAGES.items():
         if not run.finished(name):
             log.info("%s: %s begins", run.config.name, name)
-            function(run)
+            stage(run)
     corloc = pq.read_table(io.BytesIO(run.read("corloc/corloc.parquet")))
     return summary(corloc, run.config, run.facts(), run.url)

@@ -181,7 +181,7 @@ class RunDir:
         """
         for stage in stages:
             if not self.finished(stage):
-                raise RunError(f"{self.url}: {stage} is not complete: run jobs/{stage}.py first")
+                raise RunError(f"{self.url}: {stage} is not complete: run `sensloc {stage}` first")
 
     @contextmanager
     def stage(

@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from sensloc.rehearsal import figures
-from sensloc.rehearsal.dataset import RehearsalError, make_dataset
-from sensloc.rehearsal.measure import run_job
+from benchmarks.scale import figures
+from benchmarks.scale.dataset import RehearsalError, make_dataset
+from benchmarks.scale.measure import run_job
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["RehearsalError", "make_dataset", "rehearse", "tiny_network"]
-
 log = logging.getLogger(__name__)
 
 SIZES = (3_000, 30_000, 300_916)
-"""Images; the last is as many as ImageNet's classes of the paper have."""
+"""Numbers of images; the last is as many as ImageNet's classes of the paper have."""
 
 TAIL = 2000
+"""Characters of a failed job's log that the error shows."""
 
 
 def tiny_network() -> "nn.Module":
-    """A stand-in for a classifier: [n, 3, 32, 32] -> logits [n, 1000], of fixed random weights.
+    """Return a stand-in for a classifier: [n, 3, 32, 32] -> logits [n, 1000].
 
-    As cheap as a gradient can be, so that the seconds of a rehearsal are the job's own.
+    Its weights are random and fixed. It is as cheap as a gradient can be, so that the seconds of a
+    rehearsal are the job's own.
     """
     import torch
     from torch import nn
@@ -47,13 +47,13 @@ def tiny_network() -> "nn.Module":
 def rehearse(
     config: str, source: str, output: Path, sizes: Sequence[int], only_make: bool = False
 ) -> str | None:
-    """Make the data sets, run the job on each, and say what it took.
+    """Make the data sets, run the job on each, and measure it.
 
     In ``output``: ``data-<rows>``, ``run-<rows>`` and its log, ``memory-<rows>.parquet``, and
     ``rehearsal.md`` and ``.parquet``, which grow with every size.
 
     Args:
-        config: its TOML file.
+        config: path of its TOML file.
         source: root of Tiny ImageNet.
         output: folder for all of it.
         sizes: numbers of images.
@@ -71,12 +71,12 @@ def rehearse(
         _require_fresh([output / f"run-{rows}" for rows in sizes])
     for rows in sizes:
         make_dataset(source, output / f"data-{rows}", rows)
-    found: list[figures.Figure] = []
+    measured: list[figures.Figure] = []
     for rows in [] if only_make else sorted(sizes):
-        found += _one(config, output, rows)
-        pq.write_table(figures.table(found), output / "rehearsal.parquet")
-        (output / "rehearsal.md").write_text(figures.markdown(found))
-    return figures.markdown(found) if found else None
+        measured += _measure(config, output, rows)
+        pq.write_table(figures.table(measured), output / "rehearsal.parquet")
+        (output / "rehearsal.md").write_text(figures.markdown(measured))
+    return figures.markdown(measured) if measured else None
 
 
 def _require_fresh(runs: Sequence[Path]) -> None:
@@ -87,16 +87,16 @@ def _require_fresh(runs: Sequence[Path]) -> None:
         )
 
 
-def _one(config: str, output: Path, rows: int) -> list[figures.Figure]:
-    """Run the job on one data set."""
-    run, said = output / f"run-{rows}", output / f"run-{rows}.log"
-    log.info("%d rows: see %s", rows, said)
+def _measure(config: str, output: Path, rows: int) -> list[figures.Figure]:
+    """Run the job on the data set of so many rows, and return its figures."""
+    run, text = output / f"run-{rows}", output / f"run-{rows}.log"
+    log.info("%d rows: see %s", rows, text)
     data = str(output / f"data-{rows}")
     command = [sys.executable, "-m", "sensloc", "run", config, "--data", data, "--output", str(run)]
-    done = run_job(command, said)
-    pq.write_table(done.samples, output / f"memory-{rows}.parquet")
-    if done.code:
-        tail = said.read_text(errors="replace")[-TAIL:]
-        raise RehearsalError(f"the job on {rows} rows fails, code {done.code}: {said}\n{tail}")
-    log.info("%d rows: %.0f s", rows, done.seconds)
-    return figures.figures(rows, done, run)
+    job = run_job(command, text)
+    pq.write_table(job.samples, output / f"memory-{rows}.parquet")
+    if job.code:
+        tail = text.read_text(errors="replace")[-TAIL:]
+        raise RehearsalError(f"the job on {rows} rows fails, code {job.code}: {text}\n{tail}")
+    log.info("%d rows: %.0f s", rows, job.seconds)
+    return figures.figures(rows, job, run)

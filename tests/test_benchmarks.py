@@ -1,4 +1,4 @@
-"""The rehearsal: its files are real, what it measures is there, its table adds up."""
+"""The benchmarks: the rehearsal's files are real, what is measured is there, the table adds up."""
 
 import hashlib
 import io
@@ -14,20 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_config
 from PIL import Image
 
+from benchmarks.latency import first_files, measure, text
+from benchmarks.scale import RehearsalError, make_dataset, tiny_network
+from benchmarks.scale.figures import Figure, figures, line, markdown, table
+from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled
+from benchmarks.storage import storage
 from sensloc.boxes import unit_boxes
 from sensloc.config import load_config
 from sensloc.datasets import Annotation
 from sensloc.datasets.imagenet import ImageNet
 from sensloc.datasets.tiny_imagenet import TinyImageNet
+from sensloc.errors import DatasetError
 from sensloc.images.fetch import inspect
-from sensloc.networks.prepare import prepare
-from sensloc.rehearsal import RehearsalError, make_dataset, tiny_network
-from sensloc.rehearsal.dataset import numbered
-from sensloc.rehearsal.figures import Figure, figures, line, markdown, table
-from sensloc.rehearsal.measure import SAMPLES, Job, Process, Sampler, family, run_job
+from sensloc.prediction.localizer import Localizer
+from sensloc.store.run import RunDir
 
 WNIDS = ("n01443537", "n01629819", "n01641577")
 
@@ -103,11 +106,6 @@ def test_every_copy_is_its_original_and_no_file_is_like_another(tmp_path: Path) 
     assert len(contents) == 300
 
 
-def test_a_small_set_has_every_class(tmp_path: Path) -> None:
-    make_dataset(tiny(tmp_path / "tiny"), tmp_path / "made", 6)
-    assert Counter(row.wnid for row in imagenet(tmp_path / "made")) == dict.fromkeys(WNIDS, 2)
-
-
 def test_a_complete_set_is_left_alone_and_one_cut_off_is_made_whole(tmp_path: Path) -> None:
     source, folder = tiny(tmp_path / "tiny"), tmp_path / "made"
     make_dataset(source, folder, 20)
@@ -141,13 +139,6 @@ def test_an_original_that_is_no_jpeg_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "made" / "rehearsal.json").exists()
 
 
-def test_the_number_is_a_comment(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
-    image = Image.open(io.BytesIO(numbered(buffer.getvalue(), 1234)))
-    assert image.info["comment"] == b"rehearsal 1234"
-
-
 # --------------------------------------------------------------------------- the sampler
 
 HOLD = """
@@ -168,47 +159,27 @@ def test_a_childs_memory_is_seen() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with Sampler(process.pid, interval=0.01) as sampler:
-            while len({row["second"] for row in sampler.rows}) < 2:
+        with sampled(process.pid, interval=0.01) as rows:
+            while len({row["second"] for row in rows}) < 2:
                 time.sleep(0.01)
         process.stdin.close()
-    rows = sampler.table().to_pylist()
     first = [row for row in rows if row["second"] == rows[0]["second"]]
     by_kind = {row["kind"]: row for row in first}
     assert len(first) == 2
     assert by_kind["driver"]["pid"] == process.pid
-    assert by_kind["driver"]["anonymous"] < 50 * 2**20
-    assert 100 * 2**20 <= by_kind["other"]["anonymous"] < 150 * 2**20
-    assert by_kind["other"]["most"] >= by_kind["other"]["anonymous"]
+    assert by_kind["driver"]["own"] < 50 * 2**20
+    assert 100 * 2**20 <= by_kind["other"]["own"] < 150 * 2**20
+    assert by_kind["other"]["resident"] >= by_kind["other"]["own"]
     assert by_kind["other"]["cpu"] >= max(0.5, by_kind["driver"]["cpu"])
 
 
-def test_a_family_is_a_process_and_its_descendants() -> None:
-    parents = {1: 0, 2: 1, 3: 1, 4: 3, 5: 4, 6: 2}
-    every = {pid: Process(pid, parent, ("x",), 0, 0) for pid, parent in parents.items()}
-    assert {process.pid for process in family(3, every)} == {3, 4, 5}
-    assert list(family(7, every)) == []
-
-
-@pytest.mark.parametrize(
-    ("command", "kind"),
-    [
-        (("/v/ray/raylet", "--python_worker_command=python /v/default_worker.py"), "raylet"),
-        (("/v/ray/gcs_server",), "gcs_server"),
-        (("ray::MapBatches(decode)",), "worker"),
-        (("python", "/v/setup_worker.py", "/v/ray/default_worker.py", "--x=y"), "worker"),
-        (("python", "/v/ray/log_monitor.py"), "other"),
-    ],
-)
-def test_processes_are_known_by_their_commands(command: tuple[str, ...], kind: str) -> None:
-    assert Process(1, 0, command, 0, 0).kind == kind
-
-
-def test_a_job_has_a_ray_of_its_own_and_a_log(
+def test_a_job_has_a_ray_of_its_own_and_finds_the_network_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    code = "import os, sys; print(os.environ['RAY_ADDRESS']); sys.exit(3)"
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    code = "import benchmarks.scale, os, sys; print(os.environ['RAY_ADDRESS']); sys.exit(3)"
     job = run_job([sys.executable, "-c", code], tmp_path / "log")
     assert (job.code, (tmp_path / "log").read_text()) == (3, "local\n")
 
@@ -217,7 +188,7 @@ def test_a_job_has_a_ray_of_its_own_and_a_log(
 
 
 def sample(second: float, pid: int, kind: str, own: int, **more: int) -> dict[str, object]:
-    row = {"second": second, "pid": pid, "kind": kind, "anonymous": own, "most": 2 * own}
+    row = {"second": second, "pid": pid, "kind": kind, "own": own, "resident": 2 * own}
     return row | {"cpu": pid + second} | more
 
 
@@ -296,19 +267,22 @@ def test_the_table_has_a_column_per_size_and_one_beyond() -> None:
 # --------------------------------------------------------------------------- the whole
 
 
-def test_the_stand_in_is_the_same_network_everywhere() -> None:
+def test_the_config_names_the_stand_in_and_its_weights_are_fixed() -> None:
     classifier = load_config(str(ROOT / "conf" / "rehearsal.toml")).classifier
-    x = torch.rand(2, 3, classifier.input_size, classifier.input_size)
     torch.manual_seed(1)
-    first = prepare(classifier.load(), classifier)(x)
+    configured = classifier.load().state_dict()
     torch.manual_seed(2)
-    assert torch.equal(first, prepare(tiny_network(), classifier)(x))
-    assert first.shape == (2, 1000)
+    weights = tiny_network().state_dict()
+    assert configured.keys() == weights.keys()
+    assert all(torch.equal(configured[name], weights[name]) for name in weights)
+    x = torch.rand(2, 3, classifier.input_size, classifier.input_size)
+    assert tiny_network()(x).shape == (2, 1000)
 
 
+@pytest.mark.long
 def test_a_rehearsal(tmp_path: Path) -> None:
     command = [
-        *(sys.executable, "jobs/rehearse.py", "conf/rehearsal.toml", "--rows", "300"),
+        *(sys.executable, "-m", "benchmarks.scale", "conf/rehearsal.toml", "--rows", "300"),
         *("--data", tiny(tmp_path / "tiny"), "--output", str(tmp_path / "out")),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -330,3 +304,31 @@ def test_a_rehearsal(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert again.stderr.startswith(f"error: {out / 'run-300'}: an earlier rehearsal: delete it")
+
+
+# --------------------------------------------------------------------------- storage, latency
+
+
+def test_single_files_and_shards_are_timed_on_the_same_images(tmp_path: Path) -> None:
+    small_config(tmp_path)
+    run = RunDir.open(load_config(str(tmp_path / "small.toml"), changes=["dataset.count=30"]))
+    single, shards = storage(run).splitlines()
+    assert single.startswith("single files ")
+    assert shards.startswith("tar shards ")
+    assert run.facts()["stages"]["storage"]["images"] == 30
+    assert len(list((tmp_path / "run" / "single").iterdir())) == 30
+
+
+def test_a_localizer_is_timed_image_by_image(small_run: RunDir) -> None:
+    threads = torch.get_num_threads()
+    files = first_files(str(small_run.config.dataset.root), 3)
+    milliseconds = measure(Localizer.load(small_run.url), files, rounds=1)
+    torch.set_num_threads(threads)
+    assert min(milliseconds.values()) > 0
+    (line,) = (line for line in text(milliseconds, 3).splitlines() if "the classifier" in line)
+    assert line.split()[-1] == "1.00"
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=str(tmp_path)):
+        first_files(str(tmp_path), 3)

@@ -1,4 +1,4 @@
-"""Single files against tar shards: how many images per second can be fetched."""
+"""Images per second of fetching, on any storage: single files beside tar shards."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,9 @@ from dataclasses import asdict
 from itertools import chain, islice
 from statistics import median
 
+import typer
+
+from sensloc.cli import on_config
 from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
 from sensloc.datasets.webdataset import WebDataset
@@ -14,21 +17,20 @@ from sensloc.stages.pack import tars
 from sensloc.store.run import RunDir, RunError
 
 IMAGES = 2000
-"""In the order of the data set."""
+"""How many are fetched: the first of the data set."""
 
 ROUNDS = 5
-"""Each way once in each; the median counts."""
+"""How often each way is timed; the ways take turns, and the median counts."""
 
 
-def storage_rates(run: RunDir) -> str:
-    """Write images as single files and as shards, and fetch them as the job does, in one process.
+def storage(run: RunDir) -> str:
+    """Print images/s of one process, from single files and from tar shards.
 
-    Raises:
-        RunError: an image cannot be fetched.
+    The first images of the data set are written both ways to --output, and fetched as the job does.
     """
-    with run.stage("storage_rates", "single", "shards") as facts:
+    with run.stage("storage", "single", "shards") as facts:
         rows = list(islice(_usable(run), IMAGES))
-        images = _fetched(run, [row.uri for row in rows])
+        images = _fetch_all(run, [row.uri for row in rows])
         for i, image in enumerate(images):
             run.write(f"single/{i}.jpg", image)
         samples = zip(map(asdict, rows), images, strict=True)
@@ -43,7 +45,7 @@ def storage_rates(run: RunDir) -> str:
         for _ in range(ROUNDS):
             for way, uris in ways.items():
                 began = time.perf_counter()
-                _fetched(run, uris)
+                _fetch_all(run, uris)
                 seconds[way].append(time.perf_counter() - began)
         facts["images"] = len(images)
         facts["images_per_s"] = {w: round(len(images) / median(s)) for w, s in seconds.items()}
@@ -54,18 +56,27 @@ def storage_rates(run: RunDir) -> str:
 
 
 def _usable(run: RunDir) -> Iterator[Annotation]:
+    """Yield the images of the data set that have no error and are not left out."""
     reader = run.config.dataset
-    every = chain.from_iterable(map(reader.read, reader.units()))
-    return (row for row in every if not row.left_out and not row.error)
+    rows = chain.from_iterable(map(reader.read, reader.units()))
+    return (row for row in rows if not row.left_out and not row.error)
 
 
-def _fetched(run: RunDir, uris: Sequence[str]) -> list[bytes]:
-    """The bytes of images, in the portions that the job reads."""
+def _fetch_all(run: RunDir, uris: Sequence[str]) -> list[bytes]:
+    """Return the bytes of images, fetched in the portions that the job reads.
+
+    Raises:
+        RunError: an image cannot be fetched.
+    """
     resources = run.config.resources
-    found: list[bytes] = []
-    for some in chunks(uris, resources.rows_per_block):
-        for uri, data in zip(some, fetch(some, resources.connections), strict=True):
+    images: list[bytes] = []
+    for portion in chunks(uris, resources.rows_per_block):
+        for uri, data in zip(portion, fetch(portion, resources.connections), strict=True):
             if isinstance(data, ImageError):
                 raise RunError(f"{uri}: {data}")
-            found.append(data)
-    return found
+            images.append(data)
+    return images
+
+
+if __name__ == "__main__":
+    typer.run(on_config(storage, cluster=False))

@@ -25,20 +25,20 @@ from sensloc.images.fetch import ImageError, fetch, inspect
 log = logging.getLogger(__name__)
 
 MARKER = "rehearsal.json"
-"""Written last: the set is complete."""
+"""Name of the file that is written last: with it, the set is complete."""
 
 BYTES_PER_ROW = 3 * 4096
-"""Room on the disk: an image of a thumbnail's size, its XML file, their inodes and names."""
+"""Bytes on the disk: an image of a thumbnail's size, its XML file, their inodes and names."""
 
 ORIGINALS_PER_TASK = 250
 
 
 class RehearsalError(SenslocError):
-    """A rehearsal that cannot be held: says what is in the way, and what to do."""
+    """A rehearsal cannot be held: the message says what is in the way, and what to do."""
 
 
 def make_dataset(source: str, folder: Path, rows: int) -> None:
-    """Write ``rows`` images and as many XML files; nothing where the same set is complete.
+    """Write ``rows`` images and as many XML files, unless the same set is complete.
 
     Image ``n`` is a copy of original ``n % originals``; the originals take turns by class, so
     that a small set has all classes too. A set that was cut off is written again.
@@ -55,9 +55,9 @@ def make_dataset(source: str, folder: Path, rows: int) -> None:
     """
     wanted, marker = {"rows": rows, "source": os.path.abspath(source)}, folder / MARKER
     if marker.exists():
-        found = json.loads(marker.read_text())
-        if found != wanted:
-            raise RehearsalError(f"{folder} holds another set, {found}: delete it")
+        present = json.loads(marker.read_text())
+        if present != wanted:
+            raise RehearsalError(f"{folder} holds another set, {present}: delete it")
         log.info("%s is complete", folder)
         return
     originals = _originals(source)
@@ -76,7 +76,7 @@ def make_dataset(source: str, folder: Path, rows: int) -> None:
 
 
 def _originals(source: str) -> list[Annotation]:
-    """The boxed images of Tiny ImageNet; one of each class, then the next of each class."""
+    """Return the boxed images of Tiny ImageNet: one of each class, then the next of each class."""
     reader = TinyImageNet(layout="tiny_imagenet", root=os.path.abspath(source))
     classes: dict[str, list[Annotation]] = defaultdict(list)
     for unit in reader.units():
@@ -94,7 +94,7 @@ def _require_room(folder: Path, rows: int) -> None:
     """Refuse to fill a disk.
 
     Raises:
-        RehearsalError: it lacks bytes or inodes.
+        RehearsalError: the disk lacks bytes or inodes.
     """
     free, needed = shutil.disk_usage(folder).free, rows * BYTES_PER_ROW
     if free < needed:
@@ -111,7 +111,7 @@ def _require_room(folder: Path, rows: int) -> None:
 
 
 def _prepare(folder: Path, originals: Sequence[Annotation]) -> None:
-    """The folders of all classes, and their names."""
+    """Make the folders of all classes, and the file of their names."""
     names = {row.wnid: row.class_name for row in originals}
     for wnid in names:
         for top in (DATA, XML):
@@ -120,7 +120,7 @@ def _prepare(folder: Path, originals: Sequence[Annotation]) -> None:
 
 
 def _write(originals: Sequence[tuple[int, Annotation]], folder: str, step: int, rows: int) -> int:
-    """Write all copies of some originals, numbered first, first + step, ... below ``rows``."""
+    """Write copies first, first + step, ... below ``rows`` of each original; return how many."""
     written = 0
     contents = fetch([row.uri for _, row in originals])
     for (first, row), content in zip(originals, contents, strict=True):
@@ -141,10 +141,10 @@ def _write(originals: Sequence[tuple[int, Annotation]], folder: str, step: int, 
 
 
 def numbered(jpeg: bytes, number: int) -> bytes:
-    """The same image with a number in a comment, right after the start of the file.
+    """Return a JPEG with a number in a comment, right after the start of the file.
 
     Raises:
-        ImageError: it is no JPEG.
+        ImageError: the file is no JPEG.
     """
     if not jpeg.startswith(b"\xff\xd8"):
         raise ImageError("not a JPEG")
@@ -153,6 +153,6 @@ def numbered(jpeg: bytes, number: int) -> bytes:
 
 
 def _xml(row: Annotation, name: str, width: int, height: int) -> bytes:
-    """An annotation as ImageNet writes it. Its corners are edges, the original's are pixels."""
+    """Return an annotation as ImageNet writes it: corners are edges, the original's are pixels."""
     corners = [(x0, y0, x1 + 1, y1 + 1) for x0, y0, x1, y1 in row.corners]
     return voc_xml.write(name, (width, height), [(row.wnid, box) for box in corners])

@@ -1,0 +1,1 @@
+"""Measuring tools: `python -m benchmarks.NAME` from the checkout; they are not installed."""
