@@ -423,4 +423,4 @@ def test_on_photographs_it_finds_more_objects_than_random_windows_do(
         chance += count_found(random_windows(seed + 1, 100), truth, (10, 100))
     objects = sum(len(truth) for _, truth, _ in others)
     assert ((ours - chance) / objects > [0.15, 0.05]).all()
-    print(ours/objects, chance/objects)
+    print(ours / objects, chance / objects)
