@@ -259,8 +259,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByCluster
     return ByCluster(config, log)
 
 
+@cache
+def on_torch(file: Path) -> bool:
+    """Tell whether a file's tests compute with torch, and start no Ray."""
+    imports = re.search(r"^(import|from) torch\b", file.read_text(), re.MULTILINE)
+    return imports is not None and group(file) == file.name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, so that both processes end together."""
+    """Mark what follows from a network, and begin with what takes minutes."""
+    for item in items:
+        if on_torch(item.path):
+            item.add_marker("cpu")
     order = [*CLUSTERS, "test_fuzz.py"]
 
     def rank(item: pytest.Item) -> int:

@@ -78,6 +78,7 @@ def test_counts_by_hand() -> None:
     assert share[[0, 50, 51, 100]] == pytest.approx([200 / 3, 200 / 3, 100 / 3, 100 / 3])
 
 
+@pytest.mark.cpu
 def test_the_counts_are_the_protocols(small_run: RunDir) -> None:
     rows = pq.read_table(small_run.path("predictions"))
     methods = list(dict.fromkeys(rows["method"].to_pylist()))

@@ -81,6 +81,7 @@ def test_workers_keep_the_memory_that_they_free() -> None:
     assert row["faults"] < 30 * 16_384, "of new pages each time it would be 100"
 
 
+@pytest.mark.cpu
 def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
     config = small_run.config
     network = load_network(config.classifier, small_run.at("classifier.pt"))
@@ -134,6 +135,7 @@ def test_the_tuned_box_sees_so_many_images_at_most(
     assert tuple(facts["constant_tuned"]) == constant.tuned(truth, copy.config.evaluate.iou).box
 
 
+@pytest.mark.cpu
 def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:
     from sklearn.linear_model import Ridge
 
@@ -144,6 +146,7 @@ def test_sharded_fit_is_ridge_regression_on_all_rows(small_run: RunDir) -> None:
     assert np.allclose(fitted.intercept_, ridge.intercept_, atol=1e-9)
 
 
+@pytest.mark.cpu
 def test_predictions_equal_the_plain_methods(small_run: RunDir) -> None:
     rows, predictions = rows_of(small_run, "test"), table(small_run, "predictions")
     for name, method in fitted_methods(small_run).items():
@@ -158,6 +161,7 @@ def test_predictions_equal_the_plain_methods(small_run: RunDir) -> None:
         assert np.array_equal(np.asarray(judged["correct"])[clear], (best >= 0.5)[clear])
 
 
+@pytest.mark.cpu
 def test_corloc_counts_the_predictions(small_run: RunDir) -> None:
     judged = table(small_run, "predictions").to_pandas()
     corloc = table(small_run, "corloc").to_pandas()
