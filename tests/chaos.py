@@ -1,4 +1,4 @@
-"""Faults, drawn by seed, for a job on a Ray of three nodes on this machine.
+"""A Ray of three nodes on this machine, a job that is submitted to it, and faults drawn by seed.
 
 Only what was started here is ever killed: the job, and the processes of this cluster's nodes.
 """
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,16 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from ray.cluster_utils import Cluster
+from ray.job_submission import JobSubmissionClient
+
+BIN = Path(sys.executable).parent
 
 KINDS = ("task", "actor", "node", "driver", "all")
 """A worker that runs a task, an actor's process, a worker node, the job's own process, or every
-process of the cluster and the job: what a power cut leaves."""
+process of the cluster and the job, as in a power cut."""
+
+ACTORS = ("MapWorker", "Holder")
+"""Beginnings of the class names of a job's actors; Ray's own are not killed."""
 
 TABLES = {"manifest": ["image_id"], "sensitivity": ["image_id"]} | {
     "predictions": ["image_id", "method"],
@@ -37,7 +44,7 @@ TABLES = {"manifest": ["image_id"], "sensitivity": ["image_id"]} | {
 """Folders of a run, and the columns that no two rows share."""
 
 STARTS = 8
-"""So often a job is started at most."""
+"""How often a job is started at most."""
 
 ATTEMPTS = 4
 """Runs in which a fault may look for a victim."""
@@ -67,15 +74,19 @@ class Nodes:
         self.start()
 
     def start(self) -> None:
-        """A new cluster."""
+        """Start a new cluster; its dashboard takes jobs."""
         (self.folder / "ray").mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self.dashboard = f"http://127.0.0.1:{port}"
+        self.__dict__.pop("client", None)
         with self.environment():
             self.cluster = Cluster(
                 initialize_head=True,
                 head_node_args={
                     "num_cpus": 0,
-                    "include_dashboard": False,
-                    "dashboard_port": free_port(),
+                    "include_dashboard": True,
+                    "dashboard_host": "127.0.0.1",
+                    "dashboard_port": port,
                     "temp_dir": f"{self.folder}/ray",
                     "_system_config": {"health_check_period_ms": 1000},
                 },
@@ -83,16 +94,31 @@ class Nodes:
         for _ in range(2):
             self.add()
 
+    @cached_property
+    def client(self) -> JobSubmissionClient:
+        """A client of the dashboard, once it takes jobs: it answers before its agent does."""
+        for _ in range(120):
+            try:
+                client = JobSubmissionClient(self.dashboard)
+                client.submit_job(entrypoint="true")
+            except (ConnectionError, RuntimeError) as error:
+                reason = error
+                time.sleep(0.5)
+            else:
+                return client
+        raise AssertionError(f"{self.dashboard} takes no job: {reason}")
+
     def add(self) -> None:
-        """One more worker node."""
+        """Start one more worker node."""
         with self.environment():
             self.cluster.add_node(num_cpus=1, object_store_memory=500 * 2**20)
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """What Ray is started with: afterwards nothing of it is left in this process."""
+        """Set what Ray and its jobs are started with; afterwards nothing of it is left here."""
         handler = signal.getsignal(signal.SIGTERM)  # a node sets its own
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")  # for submitted jobs
             patch.setenv("RAY_TMPDIR", str(self.folder))  # where ``Cluster`` writes its address
             patch.setenv("RAY_AUTH_MODE", "disabled")  # on loopback
             patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -105,11 +131,11 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """For RAY_ADDRESS."""
+        """The value for RAY_ADDRESS."""
         return str(self.cluster.address)
 
     def workers(self, *nodes: Any) -> Iterator[tuple[psutil.Process, str]]:
-        """The worker processes of some worker nodes, or all, and their titles: ``ray::IDLE``."""
+        """Yield the worker processes of some nodes, or of all, and their titles: ``ray::IDLE``."""
         for node in nodes or list(self.cluster.worker_nodes):
             for process in _children(node.all_processes["raylet"]):
                 try:
@@ -118,12 +144,12 @@ class Nodes:
                     continue
 
     def actors(self) -> dict[int, str]:
-        """The class of each actor, by its process id."""
+        """Return the class of each actor, by its process id."""
         table = self.cluster.global_state.actor_table(None, actor_state_name="ALIVE")
         return {actor["Pid"]: actor["ActorClassName"] for actor in table.values()}
 
     def lose_node(self, rng: random.Random) -> str:
-        """A worker node, one at work if there is any, goes down at once, and a fresh one comes.
+        """Take down a worker node at once, one at work if there is any; a fresh one comes.
 
         Returns:
             The titles of the workers that were at work there.
@@ -138,32 +164,32 @@ class Nodes:
         return ", ".join(busy[node]) or "idle"
 
     def kill(self) -> None:
-        """Every process of the cluster, at once."""
+        """Kill every process of the cluster, at once."""
         nodes = self.cluster.list_all_nodes()
-        infos = [info for node in nodes for each in node.all_processes.values() for info in each]
+        infos = [info for node in nodes for kind in node.all_processes.values() for info in kind]
         kill(_running(infos) + _children(infos))
         for node in nodes:
             node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 
 
 def _running(infos: Sequence[Any]) -> list[psutil.Process]:
-    """A node's own processes, those that still run."""
+    """Return a node's own processes, those that still run."""
     pids = [info.process.pid for info in infos if info.process.poll() is None]
     return [psutil.Process(pid) for pid in pids]
 
 
 def _children(infos: Sequence[Any]) -> list[psutil.Process]:
-    """What they have started."""
+    """Return the processes that they have started."""
     return [child for process in _running(infos) for child in process.children(recursive=True)]
 
 
 def at_work(title: str) -> bool:
-    """Does a worker process with such a title run a task, or hold an actor?"""
+    """Tell whether a worker process with such a title runs a task, or holds an actor."""
     return title.startswith("ray::") and not title.endswith(("IDLE", "Agent"))
 
 
 def kill(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """SIGKILL to all, then see them gone. Returns those that had not gone before."""
+    """Send SIGKILL to all and see them gone. Return those that had not gone before."""
     killed = []
     for process in processes:
         try:
@@ -177,7 +203,7 @@ def kill(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -188,7 +214,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """One command line, and where it reads and writes.
+    """A command line, and where it reads and writes.
 
     Attributes:
         config: the TOML file.
@@ -205,20 +231,33 @@ class Job:
         """The output of all its processes."""
         return self.output.with_suffix(".log")
 
+    @property
+    def command(self) -> list[str]:
+        """The command line, without its Python."""
+        options = [f"--data={self.data}", f"--output={self.output}"]
+        return ["-m", "sensloc", "run", str(self.config), *options]
+
     def start(self, nodes: Nodes) -> subprocess.Popen[bytes]:
-        """The job's process, on the cluster."""
-        with nodes.environment(), self.log.open("ab") as log:
+        """Start the job's process here; it joins the cluster."""
+        with nodes.environment():
+            return self._process([sys.executable, *self.command], RAY_ADDRESS=nodes.address)
+
+    def submit(self, nodes: Nodes, *options: str) -> subprocess.Popen[bytes]:
+        """Start ``ray job submit``: the job's process is the cluster's."""
+        assert nodes.client
+        submit = [f"{BIN}/ray", "job", "submit", f"--address={nodes.dashboard}", *options]
+        with nodes.environment():
+            return self._process([*submit, "--working-dir=.", "--", "python", *self.command])
+
+    def _process(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
             return subprocess.Popen(
-                [
-                    sys.executable, "jobs/run.py", self.config,
-                    f"--data={self.data}", f"--output={self.output}",
-                ],
-                cwd=ROOT, env=os.environ | {"RAY_ADDRESS": nodes.address},
+                command, cwd=ROOT, env=os.environ | environment,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     def files(self) -> Counter[str]:
-        """How many files each folder of the run directory holds now; "." is itself."""
+        """Count the files that each folder of the run directory holds now; "." is itself."""
         held: Counter[str] = Counter()
         for folder, inner, names in os.walk(self.output):
             inner[:] = [name for name in inner if not name.startswith(".")]
@@ -227,18 +266,18 @@ class Job:
         return +held
 
     def tail(self) -> str:
-        """The end of its output."""
+        """Return the end of its output."""
         return self.log.read_text(errors="replace")[-4000:]
 
 
 Timeline = list[tuple[str, int]]
-"""Of a run, in order: a folder has come to so many files."""
+"""A run's history: in order, a folder has come to so many files."""
 
 
 def undisturbed(nodes: Nodes, job: Job) -> tuple[Timeline, float]:
-    """Run the job to its end. Returns what came when, and the seconds that it took."""
+    """Submit the job and see it to its end. Return its history, and the seconds that it took."""
     timeline: Timeline = [(".", 0)]
-    seen, began, process = Counter[str](), time.monotonic(), job.start(nodes)
+    seen, began, process = Counter[str](), time.monotonic(), job.submit(nodes)
     try:
         while process.poll() is None:
             now = job.files()
@@ -256,11 +295,11 @@ def undisturbed(nodes: Nodes, job: Job) -> tuple[Timeline, float]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is killed, and when.
+    """A death, and its moment.
 
     Attributes:
         kind: one of KINDS.
-        at: index into the timeline: what has come before.
+        at: index into the timeline of what has come before.
         delay: seconds more.
     """
 
@@ -269,40 +308,43 @@ class Fault:
     delay: float
 
     def due(self, timeline: Timeline, seen: Counter[str]) -> bool:
-        """Has its moment come, where each folder has held so many files at once?"""
+        """Tell whether its moment has come, where each folder has held so many files at once."""
         folder, files = timeline[self.at]
         last = max(i for i, (name, _) in enumerate(timeline) if name == folder)
         later = {name for name, _ in timeline[last:]} - {name for name, _ in timeline[: last + 1]}
         return seen[folder] >= files or any(seen[name] for name in later)
 
     def text(self, timeline: Timeline) -> str:
-        """For people."""
+        """Return a line for people."""
         folder, files = timeline[self.at]
         return f"{self.kind} {self.delay:.1f} s after {folder} #{files}"
 
 
 def draw(rng: random.Random) -> list[str]:
-    """One to three kinds of faults."""
+    """Draw one to three kinds of faults."""
     return [rng.choice(KINDS) for _ in range(rng.randint(1, 3))]
 
 
 def moments(rng: random.Random, kinds: Sequence[str], timeline: Timeline) -> list[Fault]:
-    """The faults, in order: each before one of the files of a folder, both drawn evenly.
+    """Draw when each fault comes: before one of the files of a folder, both drawn evenly.
 
     An actor's folder is the one that actors write.
+
+    Returns:
+        The faults in their order.
     """
     folders = sorted({folder for folder, _ in timeline})
     faults = []
     for kind in kinds:
         drawn = rng.choice(folders)
         folder = "sensitivity" if kind == "actor" else drawn
-        next_one = rng.choice([i for i, (name, n) in enumerate(timeline) if name == folder and n])
-        faults.append(Fault(kind, next_one - 1, rng.uniform(0, LONGEST)))
+        file = rng.choice([i for i, (name, n) in enumerate(timeline) if name == folder and n])
+        faults.append(Fault(kind, file - 1, rng.uniform(0, LONGEST)))
     return sorted(faults, key=lambda fault: (fault.at, fault.delay))
 
 
 def strike(kind: str, nodes: Nodes, process: subprocess.Popen[bytes], rng: random.Random) -> str:
-    """Deliver a fault. Returns what it hit; empty where there was no victim."""
+    """Deliver a fault. Return what it hit; empty where there was no victim."""
     if process.poll() is not None:
         return ""
     if kind == "node":
@@ -315,18 +357,18 @@ def strike(kind: str, nodes: Nodes, process: subprocess.Popen[bytes], rng: rando
         return "the job" if process.wait() == -signal.SIGKILL else ""
     actors = nodes.actors()
     victims = [
-        (one, title)
-        for one, title in nodes.workers()
-        if (kind == "actor" and actors.get(one.pid, "").startswith("MapWorker"))
-        or (kind == "task" and one.pid not in actors and at_work(title))
+        (worker, title)
+        for worker, title in nodes.workers()
+        if (kind == "actor" and actors.get(worker.pid, "").startswith(ACTORS))
+        or (kind == "task" and worker.pid not in actors and at_work(title))
     ]
     rng.shuffle(victims)
-    return next((title for one, title in victims if kill([one])), "")
+    return next((title for worker, title in victims if kill([worker])), "")
 
 
 @dataclass
 class Record:
-    """What happened to a job.
+    """The faults that a job has met, and how it ended.
 
     Attributes:
         delivered: faults, and what they hit.
@@ -354,7 +396,7 @@ def disturbed(
     rng: random.Random,
     patience: float,
 ) -> Record:
-    """Run the job to its end through the faults; start it again whenever it has died.
+    """See the job to its end through the faults, starting it again whenever it has died.
 
     Args:
         nodes: all alive, also afterwards.
@@ -373,9 +415,9 @@ def disturbed(
     process = job.start(nodes)
     try:
         while process.poll() != 0:
-            now, found = time.monotonic(), seen | job.files()
-            if found != seen:
-                seen, last = found, now
+            now, most = time.monotonic(), seen | job.files()
+            if most != seen:
+                seen, last = most, now
             if process.poll() is not None:
                 record.exits.append(process.returncode)
                 assert len(record.exits) < STARTS, f"{record}: {job.tail()}"
@@ -408,12 +450,12 @@ class Arena:
 
     @classmethod
     def of(cls, nodes: Nodes, config: Path, folder: Path) -> "Arena":
-        """Run the job once."""
+        """Run the job once, undisturbed."""
         job = Job(config, folder / "data", folder / "undisturbed")
         return cls(nodes, job, *undisturbed(nodes, job))
 
     def survive(self, seed: int, kinds: Sequence[str] = ()) -> Iterator[Record]:
-        """Run the job through a seed's faults, and again with those that found no victim.
+        """Run the job through a seed's faults, and again through those that found no victim.
 
         Args:
             seed: of moments and victims, and of the kinds where none are given.
@@ -442,23 +484,23 @@ class Arena:
 
 
 def rows(output: Path) -> dict[str, pa.Table]:
-    """The tables of a run, sorted.
+    """Read the tables of a run, sorted.
 
     Raises:
         AssertionError: two rows share their key.
     """
-    found = {}
+    tables = {}
     for folder, key in TABLES.items():
         files = sorted((output / folder).glob("*.parquet"))
         table = pa.concat_tables([pq.read_table(file) for file in files])
         doubles = len(table) - len(table.group_by(key).aggregate([]))
         assert doubles == 0, f"{doubles} rows of {folder} share their {key}"
-        found[folder] = table.sort_by([(column, "ascending") for column in key])
-    return found
+        tables[folder] = table.sort_by([(column, "ascending") for column in key])
+    return tables
 
 
 def digests(output: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run, by name; of its diary, and the page that quotes it, none."""
+    """Return the SHA-256 of every file of a run, by name; its diary and the page have none."""
     return {
         str(file.relative_to(output)): ""
         if file.name in ("run.json", "report.html")
@@ -469,14 +511,14 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def assert_same(output: Path, expected: Path) -> None:
-    """Two runs hold the same, to the bit, and nothing else.
+    """Check that two runs hold the same, to the bit, and nothing else.
 
     Raises:
         AssertionError: naming what differs.
     """
-    ours, theirs = rows(output), rows(expected)
-    for folder, table in theirs.items():
-        assert ours[folder].equals(table), f"the rows of {folder} differ"
-    found, wanted = digests(output), digests(expected)
-    differ = {name for name in found | wanted if found.get(name) != wanted.get(name)}
+    tables = rows(output)
+    for folder, table in rows(expected).items():
+        assert tables[folder].equals(table), f"the rows of {folder} differ"
+    files, wanted = digests(output), digests(expected)
+    differ = {name for name in files | wanted if files.get(name) != wanted.get(name)}
     assert not differ, f"files that are missing, too many or others: {sorted(differ)}"

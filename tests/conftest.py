@@ -4,10 +4,12 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import fsspec
@@ -23,13 +25,16 @@ from sensloc.stages.views.report import report
 from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir
 
+if TYPE_CHECKING:
+    import chaos
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``real_data("imagenet-mini")`` or ``("tiny-imagenet-100")``: the unpacked folder.
+    """Return the function that unpacks ``imagenet-mini`` or ``tiny-imagenet-100``: its folder.
 
     The tar files lie in the folder that SENSLOC_DATA names, or in ../shared/data beside the
     checkout; a test that asks for one that is not there is skipped.
@@ -50,7 +55,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[tuple[str, int]]:
-    """A real S3 API on loopback, for this process and all that it starts: its host and port."""
+    """Serve a real S3 API on loopback, to this process and all that it starts: host and port."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -69,17 +74,22 @@ def object_store() -> Iterator[tuple[str, int]]:
     server.stop()
 
 
-@pytest.fixture
-def bucket(object_store: tuple[str, int]) -> str:
-    """The URL of a new bucket."""
+def new_bucket() -> str:
+    """Make a bucket in the object store; return its URL."""
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
 
 
+@pytest.fixture
+def bucket(object_store: tuple[str, int]) -> str:
+    """Return the URL of a new bucket."""
+    return new_bucket()
+
+
 @pytest.fixture(scope="session")
 def cluster(object_store: tuple[str, int]) -> Iterator[None]:
-    """A real Ray on this machine, for the tests alone; its workers know the object store."""
+    """Start a real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     connect(address="local", num_cpus=2, include_dashboard=False)
@@ -94,11 +104,11 @@ output = "{output}"
 [dataset]
 layout = "scenes"
 root = "{root}"
-count = 400
+count = {count}
 
 [classifier]
 source = "scenes"
-epochs = 3
+epochs = {epochs}
 
 [sensitivity]
 grid = 8
@@ -113,8 +123,10 @@ rows_per_block = {rows_per_block}
 
 
 def small_config(folder: Path, **changes: object) -> Config:
-    """400 scenes, in ``folder``: a whole run in half a minute."""
+    """Write and load the config of 400 scenes in ``folder``: a whole run in half a minute."""
     values = {
+        "count": 400,
+        "epochs": 3,
         "output": folder / "run",
         "root": folder / "scenes",
         "actors": 1,
@@ -128,7 +140,7 @@ def small_config(folder: Path, **changes: object) -> Config:
 
 @pytest.fixture(scope="session")
 def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A finished run; tests read it and leave it as it is."""
+    """Make a whole run; tests read it and leave it as it is."""
     run = RunDir.open(small_config(tmp_path_factory.mktemp("small")))
     run_all(run)
     return run
@@ -150,56 +162,119 @@ SECTION = Compare(
     speed_images=8,
     speed_rounds=1,
 )
-"""Every method, on little."""
+"""A comparison of every method, on little."""
 
 
 def copied(run: RunDir, folder: Path) -> RunDir:
-    """The run in another folder, to be changed there."""
+    """Copy the run to another folder, to be changed there."""
     shutil.copytree(run.path(""), folder)
     return RunDir(str(folder), run.config)
 
 
 def copy_of(run: RunDir, folder: Path, section: Compare) -> RunDir:
+    """Copy the run to another folder, to be compared there."""
     shutil.copytree(run.url, folder)
     return RunDir.open(run.config.model_copy(update={"output": str(folder), "compare": section}))
 
 
 @pytest.fixture(scope="session")
-def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """All methods on the small run's 50 test images, and its report."""
-    run = copy_of(small_run, tmp_path_factory.mktemp("compared") / "run", SECTION)
-    compare(run)
+def compared(
+    small_run: RunDir, object_store: tuple[str, int], tmp_path_factory: pytest.TempPathFactory
+) -> RunDir:
+    """Compare all methods on the small run's 50 test images, and write the report.
+
+    The comparison runs on an object store; then the run is brought here.
+    """
+    store, bucket = fsspec.filesystem("s3"), new_bucket()
+    store.put(small_run.path(""), f"{bucket}/run", recursive=True)
+    there = small_run.config.model_copy(update={"output": f"{bucket}/run", "compare": SECTION})
+    compare(RunDir.open(there))
+    folder = str(tmp_path_factory.mktemp("compared") / "run")
+    store.get(f"{bucket}/run", folder, recursive=True)
+    run = RunDir.open(there.model_copy(update={"output": folder}))
     report(run)
     return run
 
 
-class TwoGroups(LoadScopeScheduling):  # type: ignore[misc]
-    """Of two processes one has the files on this file's Ray, so that it and its runs are made once.
+# --------------------------------------------------------------------------- a cluster
 
-    The others go file by file.
-    """
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "ray" if on_ray(ROOT / file) else file
+@pytest.fixture(scope="session")
+def nodes() -> Iterator["chaos.Nodes"]:
+    """Start a Ray of three nodes, for submitted jobs and for faults."""
+    from chaos import Nodes
+
+    with tempfile.TemporaryDirectory(prefix="c", dir="/tmp", ignore_cleanup_errors=True) as short:
+        started = Nodes(Path(short))
+        yield started
+        started.kill()
+
+
+@pytest.fixture(scope="session")
+def submitted(nodes: "chaos.Nodes", tmp_path_factory: pytest.TempPathFactory) -> "chaos.Arena":
+    """Submit a small job and see it to its end."""
+    from chaos import Arena
+
+    folder = tmp_path_factory.mktemp("submitted")
+    small_config(folder, count=240, epochs=2, actors=2, cpus_per_task=0.5, rows_per_block=32)
+    return Arena.of(nodes, folder / "small.toml", folder)
+
+
+@pytest.fixture(scope="session")
+def submitted_demo(nodes: "chaos.Nodes", tmp_path_factory: pytest.TempPathFactory) -> "chaos.Arena":
+    """Submit the demo and see it to its end."""
+    from chaos import Arena
+
+    return Arena.of(nodes, ROOT / "conf/demo.toml", tmp_path_factory.mktemp("demo"))
+
+
+# --------------------------------------------------------------------------- two processes
+
+CLUSTERS = {
+    "ray": r'usefixtures\("cluster"\)|\b(cluster|small_run|compared): (None|RunDir)',
+    "nodes": r"\b(nodes|submitted|submitted_demo): chaos\.",
+}
+"""How a test or fixture asks for one of this file's Rays, or a run on it."""
 
 
 @cache
-def on_ray(file: Path) -> bool:
-    """Do a file's tests or fixtures ask for this file's Ray, or a run on it?"""
-    wants = r'usefixtures\("cluster"\)|\b(cluster|small_run|compared): (None|RunDir)'
-    return re.search(wants, file.read_text()) is not None
+def group(file: Path) -> str:
+    """Return the Ray that a file's tests ask for; a file that asks for none is its own group."""
+    text = file.read_text()
+    return next((ray for ray, asks in CLUSTERS.items() if re.search(asks, text)), file.name)
 
 
-LONGEST = ("test_end_to_end.py", "test_chaos.py", "test_rehearsal.py")
-"""Files whose tests start a Ray of their own."""
+class ByCluster(LoadScopeScheduling):  # type: ignore[misc]
+    """Of two processes one has the files on this file's Ray, so that it and its runs are made once.
+
+    The other has those on the cluster of three nodes, then, like the first, file by file.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(ROOT / nodeid.partition("::")[0])
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TwoGroups:
-    """For ``--numprocesses 2``."""
-    return TwoGroups(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByCluster:
+    """Schedule for ``--numprocesses 2``."""
+    return ByCluster(config, log)
+
+
+@cache
+def on_torch(file: Path) -> bool:
+    """Tell whether a file's tests compute with torch, and start no Ray."""
+    imports = re.search(r"^(import|from) torch\b", file.read_text(), re.MULTILINE)
+    return imports is not None and group(file) == file.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes begins first, so that both processes end together."""
-    items.sort(key=lambda item: (not on_ray(item.path), item.path.name not in LONGEST))
+    """Mark what follows from a network, and begin with what takes minutes."""
+    for item in items:
+        if on_torch(item.path):
+            item.add_marker("cpu")
+    order = [*CLUSTERS, "test_fuzz.py"]
+
+    def rank(item: pytest.Item) -> int:
+        name = group(item.path)
+        return order.index(name) if name in order else len(order)
+
+    items.sort(key=rank)

@@ -46,14 +46,20 @@ MEMORY = 2**29  # bytes on top of what the libraries take, at most
 
 @dataclass(frozen=True)
 class Entrance:
-    """Sound files; what reads one and tells whether it was accepted; and how one is refused."""
+    """A way into the job.
+
+    Attributes:
+        files: sound files.
+        read: reads one, with a folder to write in, and tells whether it was accepted.
+        refusal: the error of one that is refused.
+    """
 
     files: list[bytes]
     read: Callable[[bytes, Path], bool]
     refusal: type[Exception] | tuple[()] = ()
 
     def accepts(self, data: bytes, folder: Path) -> bool:
-        """Anything but an answer and the refusal is a defect."""
+        """Tell whether the data is accepted; anything but that or the refusal is a defect."""
         try:
             return self.read(data, folder)
         except self.refusal as error:
@@ -82,7 +88,7 @@ def read_note(data: bytes, folder: Path) -> bool:
 
 
 def reading(layout: str, name: str, **options: str) -> Callable[[bytes, Path], bool]:
-    """Read a data set that is this one file; its rows hold what tables can hold."""
+    """Return the reader of a data set that is this file; its rows hold what tables can hold."""
 
     def read(data: bytes, folder: Path) -> bool:
         (folder / name).write_bytes(data)
@@ -149,7 +155,7 @@ WORDS = [b"-1", b"1e999", b"NaN", b"null", b"9" * 5000, b'"', b"'", b"\r\n", b"[
 
 
 def draw(seed: int, number: int) -> tuple[str, bytes]:
-    """An input: the name of its entrance, and its bytes."""
+    """Draw an input: the name of its entrance, and its bytes."""
     rng = random.Random(f"{seed} {number}")
     name = list(ENTRANCES)[number % len(ENTRANCES)]
     files = ENTRANCES[name].files
@@ -158,13 +164,13 @@ def draw(seed: int, number: int) -> tuple[str, bytes]:
         at = int(len(data) * rng.random() ** rng.choice((1, 3)))  # more in headers
         size, wide, other = int(2 ** rng.uniform(0, 9)), rng.choice((1, 2, 4, 8)), rng.choice(files)
         length = rng.choice((0, 1, 2 ** (8 * wide - 1), 256**wide - 1))
-        some = data[at : at + size]
+        chunk_there = data[at : at + size]
         start, stop, new = rng.choice((
             (at, at + 1, bytes(byte ^ 1 << rng.randrange(8) for byte in data[at : at + 1])),
             (at, len(data), b""),
             (at, at + size, b""),
             (at, len(data), other[rng.randrange(len(other)) :]),
-            (at, at, some * rng.randrange(1, 40)),
+            (at, at, chunk_there * rng.randrange(1, 40)),
             (at, at + wide, length.to_bytes(wide, rng.choice(("big", "little")))),
             (at, at, rng.choice((b"\0", b"\xff")) * size),
             (at, at, rng.choice(WORDS)),
@@ -174,7 +180,7 @@ def draw(seed: int, number: int) -> tuple[str, bytes]:
 
 
 def mended(data: bytes) -> bytes:
-    """With the right checksums of a PNG or tar file, so that the damage gets further in."""
+    """Mend the checksums of a PNG or tar file, so that the damage gets further in."""
     out = bytearray(data)
     if data.startswith(b"\x89PNG"):
         at = 8
@@ -194,7 +200,7 @@ def mended(data: bytes) -> bytes:
 
 
 def memory(name: str) -> int:
-    """Bytes of this process, by a name of /proc."""
+    """Return the bytes that this process takes, by a name of /proc."""
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
 
 

@@ -1,29 +1,25 @@
 """Laws of co-localization: the program is the formula's, its optimum certified, objects found."""
 
-from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy import optimize, sparse
+from scipy import optimize
 
 from sensloc.baselines import dense_sift as sift
-from sensloc.baselines.colocalization import (
-    Colocalization,
+from sensloc.baselines.colocalization import Colocalization
+from sensloc.baselines.colocalization.clustering import clustering
+from sensloc.baselines.colocalization.model import linear_term
+from sensloc.baselines.colocalization.program import Program, solve
+from sensloc.baselines.colocalization.similarity import (
     Kernel,
-    Program,
-    ceiling,
     chi2,
-    clustering,
     cosine,
-    floor,
     laplacian,
-    linear_term,
     median_gamma,
     similarity,
-    solve,
 )
 from sensloc.boxes import Boxes
 
@@ -53,14 +49,22 @@ def whole(n: int, m: int) -> Boxes:
     return np.broadcast_to(UNIT, (n, m, 4)).copy()
 
 
-def program(n: int, m: int, seed: int = 0, **settings: Any) -> tuple[Program, Array]:
+def chosen(
+    model: Colocalization, x: Array, prior: Any, boxes: Boxes, mu: float = 0.4, lam: float = 0.1
+) -> npt.NDArray[np.intp]:
+    """The choices under one pair of weights."""
+    ((choices, _),) = model.path(x, prior, boxes, [(mu, lam)])
+    return choices
+
+
+def program(
+    n: int, m: int, kernel: Kernel = "cosine", mu: float = 0.4, lam: float = 0.1
+) -> tuple[Program, Array]:
     """A planted program, with its dense matrix L + mu A."""
-    model = Colocalization(**settings)
-    x, _ = planted(n, m, model.kernel, seed)
-    prior = np.random.default_rng(seed).uniform(0.3, 1, (n, m))
-    made = model.program(x, prior, np.ones((n, m), bool))
-    lap = made.laplacian.toarray() if sparse.issparse(made.laplacian) else made.laplacian
-    return made, lap + model.mu * dense(made)
+    x, _ = planted(n, m, kernel, 0)
+    prior = np.random.default_rng(0).uniform(0.3, 1, (n, m))
+    unit = Colocalization(kernel).program(x, prior, np.ones((n, m), bool))
+    return unit.weighted(mu, lam), unit.laplacian + mu * dense(unit)
 
 
 def dense(made: Program) -> Array:
@@ -106,48 +110,26 @@ def test_median_gamma_sees_only_pairs_of_different_images() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_same_image_switch(kernel: Kernel) -> None:
+def test_boxes_are_similar_across_images_only(kernel: Kernel) -> None:
     x = planted(100, 3, kernel, 0)[0].reshape(300, -1)  # more than one band of rows
     if kernel == "cosine":
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     owner = np.repeat(np.arange(100), 3)
     same = owner[:, None] == owner
-    full = similarity(x, owner, kernel, 0.7, same_image=True)
-    zeroed = similarity(x, owner, kernel, 0.7)
-    np.testing.assert_array_equal(full, full.T)
-    np.testing.assert_allclose(np.diag(full), 1, atol=1e-6)
-    assert (zeroed[same] == 0).all()
-    np.testing.assert_array_equal(zeroed[~same], full[~same])
+    similarities = similarity(x, owner, kernel, 0.7)
+    np.testing.assert_array_equal(similarities, similarities.T)
+    assert (similarities[same] == 0).all()
     expected = np.exp(-0.7 * (chi2 if kernel == "chi2" else cosine)(x, x))
-    np.testing.assert_allclose(full, expected, atol=1e-6)
-
-
-def test_neighbours_keep_the_most_similar_of_either_side() -> None:
-    x = planted(100, 3, "chi2", 0)[0].reshape(300, -1)
-    owner = np.repeat(np.arange(100), 3)
-    full = similarity(x, owner, "chi2", 1.0)
-    some = similarity(x, owner, "chi2", 1.0, neighbours=5).toarray()
-    assert (some == some.T).all()
-    rank = (-full).argsort(1).argsort(1)
-    np.testing.assert_array_equal(some > 0, (rank < 5) | (rank < 5).T)
-    np.testing.assert_allclose(some[some > 0], full[some > 0], atol=1e-6)
-    every = similarity(x, owner, "chi2", 1.0, neighbours=1000).toarray()
-    np.testing.assert_allclose(every, full, atol=1e-6)
+    np.testing.assert_allclose(similarities[~same], expected[~same], atol=1e-6)
 
 
 # ------------------------------------------------------------------------------- the two matrices
 
 
-@pytest.mark.parametrize("neighbours", [None, 5])
-@pytest.mark.parametrize("same_image", [False, True])
-def test_laplacian_is_its_formula_psd_and_of_trace_one(
-    neighbours: int | None, same_image: bool
-) -> None:
+def test_laplacian_is_its_formula_psd_and_of_trace_one() -> None:
     x, owner = planted(8, 5, "chi2", 1)[0].reshape(40, -1), np.repeat(np.arange(8), 5)
-    s = similarity(x, owner, "chi2", 1.0, same_image, neighbours)
+    s = similarity(x, owner, "chi2", 1.0)
     lap = laplacian(s)
-    assert sparse.issparse(lap) == (neighbours is not None)
-    s, lap = (v.toarray() if neighbours else v for v in (s, lap))
     root = np.diag(s.sum(1) ** -0.5)
     formula = np.eye(40) - root @ s @ root
     np.testing.assert_allclose(lap, formula / np.trace(formula), atol=1e-15)
@@ -159,7 +141,6 @@ def test_laplacian_is_its_formula_psd_and_of_trace_one(
 def test_a_box_like_no_other_has_an_identity_row() -> None:
     s = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_allclose(laplacian(s), np.array([[1, -1, 0], [-1, 1, 0], [0, 0, 1]]) / 3)
-    np.testing.assert_allclose(laplacian(sparse.csr_array(s)).toarray(), laplacian(s))
 
 
 @pytest.mark.parametrize("d", [3, 30, 90])
@@ -209,28 +190,22 @@ def test_gradient_and_objective_are_the_formula() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("neighbours", [None, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_relaxed_optimum_is_a_lower_bound_of_every_choice(
-    kernel: Kernel, neighbours: int | None, seed: int
-) -> None:
-    model = Colocalization(kernel=kernel, lam=0, neighbours=neighbours)
+def test_relaxed_optimum_is_a_lower_bound_of_every_choice(kernel: Kernel, seed: int) -> None:
     x, truth = planted(5, 4, kernel, seed)
-    made = model.program(x, None, np.ones((5, 4), bool))
-    solution = solve(made)
+    model = Colocalization(kernel)
+    relaxed = model.program(x, None, np.ones((5, 4), bool)).weighted(0.4, 0)
     choices = np.array(list(product(range(4), repeat=5)))
     vectors = np.eye(4)[choices].reshape(len(choices), 20)
-    values = np.array([made.objective(v) for v in vectors])
-    assert solution.objective <= values.min()
-    if neighbours is None:
-        np.testing.assert_array_equal(choices[values.argmin()], truth)
-        np.testing.assert_array_equal(model.localize(x, None, whole(5, 4)), truth)
+    values = np.array([relaxed.objective(v) for v in vectors])
+    assert solve(relaxed).objective <= values.min()
+    np.testing.assert_array_equal(choices[values.argmin()], truth)
+    np.testing.assert_array_equal(chosen(model, x, None, whole(5, 4), lam=0), truth)
 
 
 @pytest.mark.parametrize(("mu", "lam"), [(0.4, 0.1), (0.4, 1.0), (5.0, 0.05), (0.0, 0.1)])
-@pytest.mark.parametrize("neighbours", [None, 3])
-def test_agrees_with_a_general_solver(mu: float, lam: float, neighbours: int | None) -> None:
-    made, matrix = program(5, 4, mu=mu, lam=lam, neighbours=neighbours)
+def test_agrees_with_a_general_solver(mu: float, lam: float) -> None:
+    made, matrix = program(5, 4, mu=mu, lam=lam)
     solution = solve(made, tolerance=1e-10)
     matrix, linear = matrix * 100, made.linear * 100  # SLSQP's tolerance is absolute
     generic = optimize.minimize(
@@ -279,20 +254,31 @@ def test_no_pass_is_the_uniform_choice() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(("gamma", "neighbours"), [(None, None), ("median", 20)])
-def test_finds_the_common_object(kernel: Kernel, gamma: Any, neighbours: int | None) -> None:
-    model = Colocalization(kernel=kernel, gamma=gamma, neighbours=neighbours)
+@pytest.mark.parametrize("gamma", [None, "median", 1.0])
+def test_finds_the_common_object(kernel: Kernel, gamma: Any) -> None:
+    model = Colocalization(kernel, gamma)
     for seed in range(5):
         x, truth = planted(20, 10, kernel, seed)
-        assert (model.localize(x, None, whole(20, 10)) == truth).mean() >= 0.95
+        assert (chosen(model, x, None, whole(20, 10)) == truth).mean() >= 0.95
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("mu", "gamma"), [(0.0, "median"), (5.0, None)])
 def test_either_term_alone_finds_it(kernel: Kernel, mu: float, gamma: Any) -> None:
     x, truth = planted(20, 10, kernel, 0)
-    model = Colocalization(kernel=kernel, mu=mu, gamma=gamma)
-    np.testing.assert_array_equal(model.localize(x, None, whole(20, 10)), truth)
+    choices = chosen(Colocalization(kernel, gamma), x, None, whole(20, 10), mu=mu)
+    np.testing.assert_array_equal(choices, truth)
+
+
+def test_each_pair_of_weights_has_its_own_choice_and_time() -> None:
+    x, truth = planted(12, 6, "cosine", 0)
+    prior = np.random.default_rng(0).random((12, 6))
+    (common, shared), (likely, seconds) = Colocalization().path(
+        x, prior, whole(12, 6), [(0.4, 0.0), (0.4, 1e6)]
+    )
+    np.testing.assert_array_equal(common, truth)
+    np.testing.assert_array_equal(likely, prior.argmax(1))  # a heavy prior decides alone
+    assert min(shared, seconds) > 0
 
 
 def test_order_of_images_and_of_boxes_does_not_matter() -> None:
@@ -300,32 +286,25 @@ def test_order_of_images_and_of_boxes_does_not_matter() -> None:
     x, _ = planted(12, 6, "cosine", 0)
     prior = rng.uniform(0.3, 1, (12, 6))
     model = Colocalization(tolerance=1e-9)
-    chosen = model.localize(x, prior, whole(12, 6))
+    choices = chosen(model, x, prior, whole(12, 6))
     images, boxes = rng.permutation(12), rng.permutation(6)
     np.testing.assert_array_equal(
-        model.localize(x[images], prior[images], whole(12, 6)), chosen[images]
+        chosen(model, x[images], prior[images], whole(12, 6)), choices[images]
     )
     np.testing.assert_array_equal(
-        boxes[model.localize(x[:, boxes], prior[:, boxes], whole(12, 6))], chosen
+        boxes[chosen(model, x[:, boxes], prior[:, boxes], whole(12, 6))], choices
     )
-
-
-def test_a_heavy_prior_decides_alone() -> None:
-    x, _ = planted(12, 6, "cosine", 0)
-    prior = np.random.default_rng(0).random((12, 6))
-    model = Colocalization(lam=1e6)
-    np.testing.assert_array_equal(model.localize(x, prior, whole(12, 6)), prior.argmax(1))
 
 
 def test_a_level_prior_does_not_matter() -> None:
     x, truth = planted(12, 6, "cosine", 0)
-    level = Colocalization().localize(x, np.full((12, 6), 0.3), whole(12, 6))
+    level = chosen(Colocalization(), x, np.full((12, 6), 0.3), whole(12, 6))
     np.testing.assert_array_equal(level, truth)
 
 
 def test_boxes_all_alike_are_left_level() -> None:
-    made = Colocalization(lam=0).program(np.ones((5, 4, 3)), None, np.ones((5, 4), bool))
-    solution = solve(made)
+    alike = Colocalization().program(np.ones((5, 4, 3)), None, np.ones((5, 4), bool))
+    solution = solve(alike.weighted(0.4, 0))
     np.testing.assert_array_equal(solution.z, 0.25)
     assert solution.iterations == 0
     assert solution.objective == pytest.approx(0, abs=1e-15)
@@ -338,21 +317,23 @@ def test_padding_changes_nothing_and_is_never_chosen(empty: float) -> None:
     prior, boxes = rng.uniform(0.3, 1, (10, 5)), whole(10, 5)
     boxes[::2, 4] = empty  # images of 5 and of 4 boxes, without padding and then with much
     x[::2, 4], prior[::2, 4] = np.nan, np.nan
-    chosen = Colocalization(lam=1.0).localize(x, prior, boxes)
-    assert (chosen[::2] < 4).all()
+    choices = chosen(Colocalization(), x, prior, boxes, lam=1.0)
+    assert (choices[::2] < 4).all()
     pad = [(0, 0), (3, 2)]
-    padded = Colocalization(lam=1.0).localize(
+    padded = chosen(
+        Colocalization(),
         np.pad(x, [*pad, (0, 0)], constant_values=np.nan),
         np.pad(prior, pad, constant_values=1.0),
         np.pad(boxes, [*pad, (0, 0)], constant_values=empty),
+        lam=1.0,
     )
-    np.testing.assert_array_equal(padded, chosen + 3)
+    np.testing.assert_array_equal(padded, choices + 3)
 
 
 def test_one_image_alone_follows_its_prior() -> None:
     x, _ = planted(1, 4, "cosine", 0)
     prior = np.array([[0.1, 0.2, 0.9, 0.3]])
-    assert Colocalization(lam=10).localize(x, prior, whole(1, 4)).tolist() == [2]
+    assert chosen(Colocalization(), x, prior, whole(1, 4), lam=10).tolist() == [2]
 
 
 def test_the_clustering_can_see_the_whole_box_alone() -> None:
@@ -366,7 +347,7 @@ def test_the_clustering_can_see_the_whole_box_alone() -> None:
 def test_an_unfinished_search_says_so() -> None:
     x, _ = planted(6, 4, "cosine", 0)
     with pytest.warns(RuntimeWarning, match="1 passes: duality gap"):
-        Colocalization(max_iterations=1, tolerance=0).localize(x, None, whole(6, 4))
+        chosen(Colocalization(max_iterations=1, tolerance=0), x, None, whole(6, 4))
 
 
 def test_bad_input_is_refused() -> None:
@@ -375,26 +356,11 @@ def test_bad_input_is_refused() -> None:
     empty = boxes.copy()
     empty[1] = 0
     with pytest.raises(ValueError, match="image 1 has no box"):
-        model.localize(x, None, empty)
+        chosen(model, x, None, empty)
     with pytest.raises(ValueError, match="finite"):
-        model.localize(x * np.nan, None, boxes)
+        chosen(model, x * np.nan, None, boxes)
     with pytest.raises(ValueError, match="negative"):
-        replace(model, kernel="chi2").localize(-x, None, boxes)
-
-
-# ------------------------------------------------------------------------------- bounds
-
-
-def test_ceiling_and_floor_by_hand() -> None:
-    left, right, nothing = (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 0, 0)
-    boxes = np.array([[left, right, UNIT], [left, right, nothing], [right, nothing, nothing]])
-    truth = [np.array([left]), np.array([right, left]), np.array([left])]
-    # right: left and UNIT (IoU 1/2); both; none of the one
-    assert ceiling(boxes, truth) == pytest.approx(100 * 2 / 3)
-    assert floor(boxes, truth) == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
-    assert floor(boxes, truth, threshold=0.6) == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)
-    chosen = boxes[np.arange(3), [0, 1, 0]]
-    assert ceiling(chosen[:, None], truth) == floor(chosen[:, None], truth)
+        chosen(Colocalization("chi2"), -x, None, boxes)
 
 
 # ------------------------------------------------------------------------------- dense SIFT
@@ -525,4 +491,4 @@ def test_from_photographs_to_the_common_object() -> None:
         ]
     )
     model = Colocalization(kernel="chi2", whole_box_features=30)
-    np.testing.assert_array_equal(model.localize(features, None, boxes), truth)
+    np.testing.assert_array_equal(chosen(model, features, None, boxes), truth)

@@ -236,8 +236,9 @@ def test_a_class_is_localized_as_by_the_plain_function(compared: RunDir) -> None
     assert made["image_id"].equals(rows["image_id"])
     chosen = np.array(made["chosen"].to_pylist())
     for i, lam in enumerate(SECTION.lams):
-        model = Colocalization(kernel="cosine", gamma="median", mu=0.4, lam=lam)
-        assert np.array_equal(model.localize(features, prior, boxes), chosen[:, i])
+        model = Colocalization(kernel="cosine", gamma="median")
+        ((choices, _),) = model.path(features, prior, boxes, [(0.4, lam)])
+        assert np.array_equal(choices, chosen[:, i])
 
 
 def test_learning_from_all_is_the_runs_own_map(compared: RunDir) -> None:

@@ -1,4 +1,4 @@
-"""What the pages say can be typed: every SQL and Python block is run on a real run's output."""
+"""Every SQL and Python block of the pages is run on a real run's output; links lead somewhere."""
 
 import re
 import shutil
@@ -16,10 +16,15 @@ from pycocotools.coco import COCO
 from sensloc.stages.views.coco import coco
 from sensloc.store.run import RunDir
 
-PAGES = ("README.md", "RESULTS.md", "METHOD.md", "cluster/README.md")
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for pattern in ("*.md", "docs/**/*.md", "cluster/*.md", "benchmarks/**/*.md")
+    for page in ROOT.glob(pattern)
+)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
+    """Return the pages' blocks in that language, each with its page and number."""
     return [
         (f"{page} {number}", block)
         for page in PAGES
@@ -34,7 +39,7 @@ SQL, PYTHON = blocks("sql"), blocks("python")
 
 @pytest.fixture(scope="module")
 def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the pages' commands are typed: it holds runs/mine, some of its rows with an error."""
+    """Make the folder where the commands are typed: it holds runs/mine, a few rows with errors."""
     folder = tmp_path_factory.mktemp("docs")
     run = copied(compared, folder / "runs/mine")
     coco(run)
@@ -56,9 +61,9 @@ def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def test_there_are_five_questions() -> None:
-    assert sum(name.startswith("RESULTS") for name, _ in SQL) == 5
-    assert len(PYTHON) >= 6
+def test_blocks_are_found() -> None:
+    assert SQL
+    assert PYTHON
 
 
 @pytest.mark.usefixtures("_there")
@@ -85,26 +90,26 @@ def test_python_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cocos_tools_see_the_runs_boxes(folder: Path, compared: RunDir) -> None:
-    """Their IoU over their reading of both files is ours, and so is CorLoc."""
+    """Their IoU over their reading of both files is that of the run."""
     truth = COCO(str(folder / "runs/mine/coco/truth.json"))
     rows = pq.read_table(compared.path("compare/predictions")).to_pylist()
-    ours = {r["image_id"]: r["iou"] for r in rows if r["method"] == "sensitivity"}
+    ious = {r["image_id"]: r["iou"] for r in rows if r["method"] == "sensitivity"}
     results = truth.loadRes(str(folder / "runs/mine/coco/sensitivity.json"))
     assert len(truth.getImgIds()) == len(results.getAnnIds())
     for number in truth.getImgIds():
-        (found,) = results.loadAnns(results.getAnnIds(imgIds=[number]))
-        boxes = [one["bbox"] for one in truth.loadAnns(truth.getAnnIds(imgIds=[number]))]
-        best = mask.iou([found["bbox"]], boxes, [0] * len(boxes)).max()
-        assert best == pytest.approx(ours[truth.imgs[number]["file_name"]], abs=1e-4)
+        (result,) = results.loadAnns(results.getAnnIds(imgIds=[number]))
+        boxes = [known["bbox"] for known in truth.loadAnns(truth.getAnnIds(imgIds=[number]))]
+        best = mask.iou([result["bbox"]], boxes, [0] * len(boxes)).max()
+        assert best == pytest.approx(ious[truth.imgs[number]["file_name"]], abs=1e-4)
 
 
 def test_the_citation_is_of_this_version() -> None:
     import sensloc
 
-    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert said["version"] == sensloc.__version__
-    assert said["cff-version"] == "1.2.0"
-    assert said["references"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == sensloc.__version__
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["references"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -112,8 +117,3 @@ def test_links_within_the_project_lead_somewhere(page: str) -> None:
     here = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", here.read_text()):
         assert (here.parent / target).exists(), target
-
-
-def test_twenty_six_decisions() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", (ROOT / "METHOD.md").read_text(), re.M)
-    assert [int(number) for number, *_ in rows] == list(range(1, 27))

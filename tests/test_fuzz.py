@@ -1,6 +1,6 @@
 """The entrance under fire: a damaged file is a result or its documented error, nothing else.
 
-A child process reads damaged files for SENSLOC_FUZZ_SECONDS (60). A decoder may crash, hang or
+A child process reads damaged files for SENSLOC_FUZZ_SECONDS (30). A decoder may crash, hang or
 eat the memory: whatever ends the child is a failure that names its input by seed and number, and
 keeps the file. The seed is drawn from the clock, so that every run looks elsewhere, and printed;
 SENSLOC_FUZZ_SEED takes it again, and with it the same inputs.
@@ -16,12 +16,12 @@ from pathlib import Path
 import fuzz
 import pytest
 
-SECONDS = float(os.environ.get("SENSLOC_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("SENSLOC_FUZZ_SECONDS", "30"))
 SEED = int(os.environ.get("SENSLOC_FUZZ_SEED") or time.time_ns() % 2**32)
 
 
 def problem(log: Path, *command: object) -> str | None:
-    """What ended a Python child that reads inputs of ``SEED``, and at which one; None: nothing."""
+    """Return how a Python child that reads inputs of ``SEED`` ended, and at which; None: well."""
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
@@ -35,8 +35,8 @@ def problem(log: Path, *command: object) -> str | None:
     number = log.read_text()
     name, data = fuzz.draw(SEED, int(number))
     log.with_name("input").write_bytes(data)
-    what = f"{name}: seed {SEED}, input {number}, kept as {log.with_name('input')}"
-    return f"{what}\nexit status {done.returncode}\n{done.stderr[-4000:]}\n{data[:1000]!r}"
+    where = f"{name}: seed {SEED}, input {number}, kept as {log.with_name('input')}"
+    return f"{where}\nexit status {done.returncode}\n{done.stderr[-4000:]}\n{data[:1000]!r}"
 
 
 @pytest.mark.timeout(SECONDS + 600)
@@ -44,9 +44,8 @@ def test_no_damage_is_more_than_an_error(tmp_path: Path, capsys: pytest.CaptureF
     log = tmp_path / "log"
     with capsys.disabled():
         print(f"\nSENSLOC_FUZZ_SEED={SEED}")
-    found = problem(log, fuzz.__file__, SEED, SECONDS, log)
-    if found:
-        pytest.fail(found)
+    if defect := problem(log, fuzz.__file__, SEED, SECONDS, log):
+        pytest.fail(defect)
     counts = json.loads(log.read_text())
     print(counts)
     assert counts.keys() == fuzz.ENTRANCES.keys()
@@ -71,8 +70,8 @@ def test_every_kind_of_defect_is_found(defect: str, tmp_path: Path) -> None:
         f"fuzz.ENTRANCES['JPEG'] = fuzz.Entrance([b'x'], lambda data, folder: {defect}); "
         f"fuzz.main({SEED}, 0, pathlib.Path({str(log)!r}))"
     )
-    found = problem(log, "-c", code)
-    assert found is not None
-    assert f"JPEG: seed {SEED}, input 2, kept" in found
-    assert DEFECTS[defect] in found
+    report = problem(log, "-c", code)
+    assert report is not None
+    assert f"JPEG: seed {SEED}, input 2, kept" in report
+    assert DEFECTS[defect] in report
     assert (tmp_path / "input").read_bytes() == fuzz.draw(SEED, 2)[1]

@@ -28,7 +28,7 @@ RUN = """
 import os, sys
 import ray
 from ray._private.worker import get_dashboard_url
-from sensloc.stages.ray_data import connect
+from sensloc.engine.cluster import connect
 
 connect({options})
 
@@ -44,7 +44,7 @@ sys.stdin.read()
 
 
 class LocalRun(NamedTuple):
-    """A process that called ``connect`` and waits."""
+    """A process that has called ``connect`` and waits."""
 
     pid: int
     home: Path
@@ -56,11 +56,11 @@ class LocalRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    """``connect()`` as a job on one machine calls it, with a HOME of its own."""
+    """Call ``connect`` as a job on one machine does, with a HOME of its own."""
     home = tmp_path_factory.mktemp("home")
     # its own, so that no other Ray of this machine is found there; short, since sockets lie in it
     with tempfile.TemporaryDirectory(prefix="ray") as temp:
-        child = start(home, "num_cpus=4", {"RAY_TMPDIR": temp})
+        child = start(home, "num_cpus=1", {"RAY_TMPDIR": temp})
         try:
             yield LocalRun(child.pid, home, temp, *ready(child))
         finally:
@@ -68,7 +68,7 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
 
 
 def start(home: Path, options: str, settings: dict[str, str]) -> subprocess.Popen[str]:
-    """A child whose environment says nothing of Ray but ``settings``."""
+    """Start a child whose environment says nothing of Ray but ``settings``."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
         [sys.executable, "-c", RUN.format(options=options)],
@@ -80,7 +80,7 @@ def start(home: Path, options: str, settings: dict[str, str]) -> subprocess.Pope
 
 
 def ready(child: subprocess.Popen[str]) -> tuple[str, str, str]:
-    """Wait for a child's Ray: its address, its dashboard's, its token."""
+    """Wait for a child's Ray. Return its address, its dashboard's, its token."""
     assert child.stdout is not None
     word, address, dashboard, token = child.stdout.readline().split()
     assert word == "ready"
@@ -88,7 +88,7 @@ def ready(child: subprocess.Popen[str]) -> tuple[str, str, str]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and all that descend from it."""
     children = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -96,21 +96,21 @@ def family(pid: int) -> list[int]:
         except OSError:  # it has just ended
             continue
         children[int(parent)].append(int(stat.parent.name))
-    found = [pid]
-    for one in found:
-        found += children[one]
-    return found
+    members = [pid]
+    for member in members:
+        members += children[member]
+    return members
 
 
 def address(words: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address as /proc/net/tcp writes it: hexadecimal, each 32-bit word little-endian."""
+    """Parse an address as /proc/net/tcp writes it: hexadecimal, 32-bit words little-endian."""
     raw = bytes.fromhex(words)
-    found = ipaddress.ip_address(b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4)))
-    return getattr(found, "ipv4_mapped", None) or found
+    parsed = ipaddress.ip_address(b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4)))
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def listeners(pid: int) -> dict[str, set[tuple[str, int]]]:
-    """By name of a process in the family: the addresses and ports that it listens on."""
+    """Return the addresses and ports that the family listens on, by the name of a process."""
     sockets = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -118,21 +118,21 @@ def listeners(pid: int) -> dict[str, set[tuple[str, int]]]:
             if fields[3] == LISTENING:
                 host, port = fields[1].split(":")
                 sockets[f"socket:[{fields[9]}]"] = (str(address(host)), int(port, 16))
-    found = defaultdict(set)
-    for one in family(pid):
+    ports = defaultdict(set)
+    for member in family(pid):
         try:
-            name = Path(f"/proc/{one}/comm").read_text().strip()
-            links = [os.readlink(file) for file in Path(f"/proc/{one}/fd").iterdir()]
+            name = Path(f"/proc/{member}/comm").read_text().strip()
+            links = [os.readlink(file) for file in Path(f"/proc/{member}/fd").iterdir()]
         except OSError:
             continue
         for link in links:
             if link in sockets:
-                found[name].add(sockets[link])
-    return found
+                ports[name].add(sockets[link])
+    return ports
 
 
 def settled(pid: int) -> dict[str, set[tuple[str, int]]]:
-    """All that the family listened on, until nothing new has come for a while."""
+    """Return all that the family listened on, until nothing new has come for a while."""
     seen = defaultdict(set)
     last = time.monotonic()
     while time.monotonic() < last + QUIET:
@@ -153,11 +153,11 @@ def test_address_of_proc() -> None:
 
 
 def test_listens_on_loopback_only(local_run: LocalRun) -> None:
-    found = settled(local_run.pid)
-    assert {"gcs_server", "raylet", "ray::DashboardA"} <= set(found)
+    listening = settled(local_run.pid)
+    assert {"gcs_server", "raylet", "ray::DashboardA"} <= set(listening)
     beyond = {
         f"{name} on {host}:{port}"
-        for name, ports in found.items()
+        for name, ports in listening.items()
         for host, port in ports
         if not ipaddress.ip_address(host).is_loopback
     }

@@ -1,1 +1,1 @@
-"""Methods by others, written from their equations: objectness and co-localization."""
+"""Localizers by others, written from the equations of their papers, that the comparison judges."""

@@ -23,17 +23,17 @@ from sensloc.boxes import Boxes
 Floats = npt.NDArray[np.float32]
 
 BIN, STEP = 8, 4
-"""Of a spatial bin and of the grid of descriptors, in pixels."""
+"""Sides of a spatial bin and of a cell of the grid of descriptors, in pixels."""
 SIDE, ORIENTATIONS = 4, 8
 """A descriptor has SIDE x SIDE spatial bins of ORIENTATIONS each: 128 numbers."""
 SMOOTHING = np.sqrt((BIN / 3) ** 2 - 0.25)
 """Sigma in pixels: the scale that belongs to this bin size, less the blur of any photograph."""
 CELLS = 3
-"""A box is cut into CELLS x CELLS."""
+"""A box is cut into CELLS x CELLS for its histograms."""
 
 
 def dense_sift(gray: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """Upright SIFT descriptors on a grid.
+    """Return upright SIFT descriptors on a grid.
 
     A pixel's gradient votes for its two nearest orientations (bin o looks along o * 45 degrees,
     from x towards y, which points down) and, with triangular weights, for its nearest spatial
@@ -82,7 +82,7 @@ def dense_sift(gray: npt.NDArray[Any]) -> tuple[Floats, Floats]:
 
 
 def vocabulary(descriptors: Floats, k: int = 1000, seed: int = 0) -> Floats:
-    """Visual words: k-means centres of a sample of descriptors.
+    """Return visual words: the k-means centres of a sample of descriptors.
 
     Args:
         descriptors: [p, 128] with p >= k, from many images (some 100 per word are enough).
@@ -97,7 +97,7 @@ def vocabulary(descriptors: Floats, k: int = 1000, seed: int = 0) -> Floats:
 
 
 def nearest_words(descriptors: Floats, centres: Floats) -> npt.NDArray[np.int64]:
-    """The word of each descriptor: [p, 128] and [k, 128] -> int64 [p], the nearest centre."""
+    """Return the word of each descriptor, its nearest centre: [p, 128], [k, 128] -> int64 [p]."""
     if len(descriptors) == 0:
         return np.zeros(0, np.int64)
     return np.asarray(pairwise_distances_argmin(descriptors, centres), np.int64)
@@ -106,7 +106,7 @@ def nearest_words(descriptors: Floats, centres: Floats) -> npt.NDArray[np.int64]
 def box_histograms(
     words: npt.NDArray[np.int64], positions: npt.NDArray[Any], boxes: Boxes, k: int
 ) -> Floats:
-    """Where in each box which words lie.
+    """Return the histograms of the words in each box and in its cells.
 
     Args:
         words: [p] in [0, k).

@@ -1,0 +1,103 @@
+"""A run and its comparison of each image's predicted class, in bfloat16, by many small units.
+
+The network is the small run's, and so are the scenes.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import small_config
+
+from sensloc.comparison.compare import compare
+from sensloc.config import Compare
+from sensloc.heatmaps.gradient import PREDICTED, MapMaker
+from sensloc.images.decode import decode
+from sensloc.networks.prepare import prepare
+from sensloc.networks.sources import load_network
+from sensloc.rows import vectors
+from sensloc.stages.fit import fit
+from sensloc.stages.manifest import manifest
+from sensloc.stages.sensitivity import sensitivity
+from sensloc.store.run import RunDir
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+SECTION = Compare(
+    methods=("sensitivity", "cam_threshold", "random_network"), train=60, validation=15,
+    label_counts=(1,), label_draws=1, speed_images=4, speed_rounds=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def predicted(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Make and compare the run of 120 of the scenes, in units of 10."""
+    config = small_config(
+        tmp_path_factory.mktemp("predicted"), root=small_run.config.dataset.root,
+        actors=2, rows_per_block=10,
+    )  # fmt: skip
+    changes = {"label": "predicted", "precision": "bfloat16"}
+    run = RunDir.open(config.model_copy(update={
+        "dataset": config.dataset.model_copy(update={"n_images": 120}),
+        "sensitivity": config.sensitivity.model_copy(update=changes),
+        "compare": SECTION,
+    }))  # fmt: skip
+    manifest(run)
+    shutil.copy(small_run.path("classifier.pt"), run.path("classifier.pt"))
+    sensitivity(run)
+    fit(run)
+    compare(run)
+    return run
+
+
+def rows_of(run: RunDir, stage: str) -> pa.Table:
+    tables = [pq.read_table(file) for file in run.files(stage)]
+    return pa.concat_tables(tables).sort_by("image_id")
+
+
+def test_maps_are_of_the_predicted_class(predicted: RunDir) -> None:
+    """In the run, and in the comparison under a random network."""
+    config = predicted.config.classifier
+    network = prepare(load_network(config, predicted.at("classifier.pt")), config)
+    maker = MapMaker(network, config.mean, config.std, batch_size=16, grid=8, precision="bfloat16")
+    rows = rows_of(predicted, "sensitivity")
+    assert len(rows) == 120
+    assert rows["error"].null_count == 120
+    wrong = np.asarray(rows["predicted_index"]) != np.asarray(rows["class_index"])
+    assert wrong.any()
+    some = rows.slice(0, 16)
+    pixels = np.stack([decode(Path(uri).read_bytes(), 64) for uri in some["uri"].to_pylist()])
+    maps = maker(pixels, np.full(16, PREDICTED))
+    assert np.array_equal(maps.predicted, np.asarray(some["predicted_index"]))
+    np.testing.assert_allclose(vectors(some, "map"), maps.map, atol=0.01)
+    np.testing.assert_allclose(np.asarray(some["score"]), maps.score, rtol=0.01, atol=0.01)
+
+
+def test_bfloat16_is_near_float32_where_the_class_is_the_same(
+    predicted: RunDir, small_run: RunDir
+) -> None:
+    columns = ["image_id", "map", "predicted_index", "class_index"]
+    rows = rows_of(predicted, "sensitivity").select(columns).to_pandas()
+    exact = rows_of(small_run, "sensitivity").select(columns).to_pandas()
+    both = rows.merge(exact, on="image_id", suffixes=("", "_exact"))
+    same = both[both.predicted_index == both.class_index_exact]
+    assert len(same) >= 5
+    near = [np.abs(a - b).mean() for a, b in zip(same["map"], same["map_exact"], strict=True)]
+    assert np.median(near) < 0.05
+    assert max(near) > 0, "another precision"
+
+
+def test_the_comparison_judges_each_test_image_once(predicted: RunDir) -> None:
+    tested = rows_of(predicted, "sensitivity").to_pandas().query("split == 'test'")
+    judged = rows_of(predicted, "compare/predictions").to_pandas()
+    assert judged.error.isna().all()
+    for _, mine in judged.groupby("method"):
+        assert sorted(mine.image_id) == sorted(tested.image_id)
+    assert set(judged.method) == {
+        "sensitivity", "sensitivity_calibrated", "cam_threshold",
+        "random_network", "random_network_calibrated",
+    }  # fmt: skip
+    assert len(predicted.files("compare/maps")) == 12
