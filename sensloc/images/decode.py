@@ -6,6 +6,7 @@ process, and most actors only handle pixels or maps.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,22 @@ MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """Of a JPEG's segment; what scans hold themselves (stuffed zeros, restarts) is none."""
 
 
-def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the network sees it, and the size that it had.
+
+    Attributes:
+        pixels: uint8 [S, S, 3], RGB.
+        width: of the image as stored, in pixels.
+        height: of the image as stored, in pixels.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode to RGB and squash the whole image to a square, antialiased.
 
     JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, the other formats by Pillow, of
@@ -43,7 +59,7 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
         max_pixels: a larger image is refused before it is decoded.
 
     Returns:
-        uint8 [S, S, 3].
+        The pixels, with the image's own size.
 
     Raises:
         ImageError: unknown, truncated, broken or too large.
@@ -63,7 +79,7 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
         except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return squashed
+    return Decoded(squashed, image.width, image.height)
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
@@ -133,7 +149,7 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            found.append(decode(data, size, max_pixels))
+            found.append(decode(data, size, max_pixels).pixels)
         except ImageError as error:
             found.append(ImageError(f"{uri}: {error}"))
     return found
