@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sensloc.images.decode import decode
-from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, inspect
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.inspection import MAX_PIXELS, inspect
 
 WIDTH, HEIGHT = 160, 120
 

@@ -28,7 +28,7 @@ from sensloc.boxes import Boxes, iou, unit_boxes
 from sensloc.config import ImageNet
 from sensloc.datasets import reader_for
 from sensloc.images.decode import decode
-from sensloc.images.fetch import inspect
+from sensloc.images.inspection import inspect
 
 SIDE = 128
 AT = (10, 100, 1000)

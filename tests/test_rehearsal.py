@@ -20,7 +20,7 @@ from PIL import Image
 from sensloc.boxes import unit_boxes
 from sensloc.config import ImageNet, TinyImageNet, load_config
 from sensloc.datasets import Annotation, reader_for
-from sensloc.images.fetch import inspect
+from sensloc.images.inspection import inspect
 from sensloc.networks.prepare import prepare
 from sensloc.networks.sources import load_network
 from sensloc.rehearsal import RehearsalError, make_dataset, tiny_network

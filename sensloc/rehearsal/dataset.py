@@ -20,7 +20,8 @@ from sensloc.datasets import Annotation, reader_for, voc_xml
 from sensloc.datasets.files import chunks
 from sensloc.datasets.imagenet import DATA, NAMES, XML
 from sensloc.errors import DatasetError, SenslocError
-from sensloc.images.fetch import ImageError, fetch, inspect
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.inspection import inspect
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,16 @@ PRESENTATION = frozenset(
 )
 """Files and folders that decide how results look, and no row of any table."""
 
-DECISIVE = ("sensloc", "torch", "torchvision", "numpy", "pillow", "scipy", "scikit-image")
+DECISIVE = (
+    "sensloc",
+    "torch",
+    "torchcodec",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "scipy",
+    "scikit-image",
+)
 """Packages that can change a row."""
 
 OTHERS = ("ray", "pyarrow", "scikit-learn", "fsspec")
