@@ -35,7 +35,8 @@ from sensloc.datasets.table import COLUMNS
 from sensloc.datasets.voc_xml import parse
 from sensloc.errors import DatasetError
 from sensloc.images.decode import decode
-from sensloc.images.fetch import RANGE, ImageError, inspect
+from sensloc.images.fetch import RANGE, ImageError
+from sensloc.images.inspection import inspect
 
 LEAST = 100  # inputs of each entrance, however slow the machine
 CPU_S = 20  # of one input, at most
@@ -79,7 +80,7 @@ def read_header(data: bytes, folder: Path) -> bool:
 
 
 def read_image(data: bytes, folder: Path) -> bool:
-    pixels = decode(data, 16, dirty.GREAT)
+    pixels = decode(data, 16, dirty.GREAT).pixels
     return pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
 
 

@@ -28,7 +28,7 @@ from sensloc.datasets import Annotation
 from sensloc.datasets.imagenet import ImageNet
 from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.errors import DatasetError
-from sensloc.images.fetch import inspect
+from sensloc.images.inspection import inspect
 from sensloc.prediction.localizer import Localizer
 from sensloc.store.run import RunDir
 

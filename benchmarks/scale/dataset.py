@@ -20,7 +20,8 @@ from sensloc.datasets.files import chunks
 from sensloc.datasets.imagenet import DATA, NAMES, XML
 from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.errors import DatasetError, SenslocError
-from sensloc.images.fetch import ImageError, fetch, inspect
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.inspection import inspect
 
 log = logging.getLogger(__name__)
 

@@ -1,105 +1,137 @@
 """From an image file's bytes to the pixels that a network sees: decode, squash.
 
-torchvision is imported by what decodes, not with this module: it takes 1.5 s and 170 MB of every
-process, and most actors only handle pixels or maps.
+JPEGs are decoded by TorchCodec, the other formats by Pillow. TorchCodec is where torchvision's
+decoders have gone, with equal pixels: its decoder of JPEGs needs no FFmpeg, and no process that only
+decodes imports torchvision, which takes 1.5 s and 170 MB.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
+from torch.nn.functional import interpolate
+from torchcodec.decoders import decode_jpeg
 
-from sensloc.images.fetch import MAX_PIXELS, ImageError, content_hash, fetch, open_image
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.inspection import MAX_PIXELS, content_hash, open_image
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8 [S, S, 3], RGB."""
+"""uint8 [h, w, 3], RGB; of the square that a network sees, [S, S, 3]."""
 
-JPEGS = ("JPEG", "MPO")  # MPO: what some cameras write, a JPEG with more pictures behind it
+JPEGS = ("JPEG", "MPO")
+"""Pillow's names of JPEGs. Some cameras write MPO, a JPEG with more pictures behind it."""
 
 MAX_SIDE = 65_535
 """JPEG's own limit. A file of 20 KB, 3 pixels wide and ten million high, costs 7 GB to resize."""
 
 MAX_SCANS = 100
-"""Of a progressive JPEG, which has about ten: each passes over the whole image again."""
+"""The most scans of a progressive JPEG, which has about ten: each passes over the whole image."""
 
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
-"""Of a JPEG's segment; what scans hold themselves (stuffed zeros, restarts) is none."""
+"""The marker of a JPEG's segment. Scans hold others (stuffed zeros, restarts), which begin none."""
+
+SCAN, END, EXIF, COMMENT = b"\xff\xda", b"\xff\xd9", b"\xff\xe1", b"\xff\xfe"
 
 
-def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode to RGB and squash the whole image to a square, antialiased.
+@dataclass(frozen=True)
+class Decoded:
+    """An image as a network sees it, and the size that it is stored with.
 
-    JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, the other formats by Pillow, of
-    which the first frame is taken. EXIF rotation is ignored: ImageNet's boxes are in the
-    unrotated frame.
+    Attributes:
+        pixels: uint8 [S, S, 3], RGB, the whole image squashed to a square.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode an image file to RGB, and squash the whole image to a square.
+
+    JPEGs may be RGB, grayscale or CMYK; of several frames the first is taken. EXIF rotation is
+    ignored: ImageNet's boxes are in the unrotated frame.
 
     Args:
-        data: an image file.
+        data: the file's bytes.
         size: S, in pixels.
         max_pixels: a larger image is refused before it is decoded.
 
-    Returns:
-        uint8 [S, S, 3].
-
     Raises:
-        ImageError: unknown, truncated, broken or too large.
+        ImageError: The file is of no known format, truncated, broken or too large.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
     with open_image(data, max_pixels) as image:
-        if problem := _hostile(image, data):
-            raise ImageError(problem)
+        segments = list(_segments(data)) if image.format in JPEGS else []
+        if max(image.size) > MAX_SIDE:
+            raise ImageError(
+                f"{image.width} x {image.height} has a side of over {MAX_SIDE:,} pixels"
+            )
+        if sum(marker[0] == SCAN for marker in segments) > MAX_SCANS:
+            raise ImageError(f"a JPEG of over {MAX_SCANS} scans")
         try:
-            if image.format in JPEGS:
-                buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                pixels = decode_jpeg(buffer, mode=ImageReadMode.RGB)
-            else:
-                pixels = torch.from_numpy(_rgb(image, data)).permute(2, 0, 1)
-            squashed = _squashed(pixels, size)
+            pixels = _jpeg(data, segments) if image.format in JPEGS else _other(image, data)
+            return Decoded(squash(pixels, size), image.width, image.height)
         except Exception as error:  # decoders raise many kinds for a broken file
-            reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
-            raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return squashed
+            reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1].rstrip(".")
+            raise ImageError(
+                f"cannot decode {image.format}: {reason or type(error).__name__}"
+            ) from error
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
-    """Squash a decoded image to a square, as ``decode`` does: uint8 [h, w, 3] -> [S, S, 3]."""
-    return _squashed(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), size)
+    """Resize an image to a square, antialiased, its sides by factors of their own.
+
+    Args:
+        pixels: uint8 [h, w, 3].
+        size: S, in pixels.
+
+    Returns:
+        uint8 [S, S, 3]; torch computes it in integers, so that CPUs with and without AVX2 agree.
+    """
+    contiguous = np.require(pixels, requirements=["C", "W"])
+    image = torch.from_numpy(contiguous)[None].permute(0, 3, 1, 2)
+    resized = interpolate(image, (size, size), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def _squashed(pixels: Tensor, size: int) -> Pixels:
-    from torchvision.transforms.v2.functional import resize
+def _segments(data: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield the marker of each of a JPEG's segments, up to its end.
 
-    whole = resize(pixels, [size, size], antialias=True)
-    return np.asarray(whole.permute(1, 2, 0).numpy())
-
-
-def _hostile(image: Image.Image, data: bytes) -> str | None:
-    """Why a file that may be well formed is not decoded: it would cost too much."""
-    if max(image.size) > MAX_SIDE:
-        return f"{image.width} x {image.height} has a side of over {MAX_SIDE:,} pixels"
-    if image.format in JPEGS and _scans(data) > MAX_SCANS:
-        return f"a JPEG of over {MAX_SCANS} scans"
-    return None
+    Thumbnails inside the segments, and whatever lies behind the image, are not looked into.
+    """
+    position = 2
+    while (marker := MARKER.search(data, position)) and marker[0] != END:
+        yield marker
+        length = data[marker.end() : marker.end() + 2]
+        position = marker.end() + int.from_bytes(length, "big")
 
 
-def _scans(data: bytes) -> int:
-    """Scans of a JPEG, to its end; thumbnails in its segments, and what lies behind, are none."""
-    scans, at = 0, 2
-    while (found := MARKER.search(data, at)) and found[0] != b"\xff\xd9":
-        scans += found[0] == b"\xff\xda"
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans
+def _jpeg(data: bytes, segments: Sequence[re.Match[bytes]]) -> Pixels:
+    """Decode a JPEG in the frame in which it is stored: uint8 [h, w, 3].
+
+    TorchCodec turns an image as its EXIF segment says, and cannot be told not to: here the
+    segment is renamed to a comment.
+    """
+    stored = bytearray(data)
+    for marker in segments:
+        if marker[0] == EXIF:
+            stored[marker.start() : marker.end()] = COMMENT
+    pixels = decode_jpeg(torch.frombuffer(stored, dtype=torch.uint8), mode="RGB")
+    assert isinstance(pixels, torch.Tensor)
+    return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _rgb(image: Image.Image, data: bytes) -> Pixels:
-    """uint8 [h, w, 3] by Pillow, of a file whose checksums hold, if it has any."""
-    with open_image(data, image.width * image.height) as again:
-        again.verify()
+def _other(image: Image.Image, data: bytes) -> Pixels:
+    """Decode with Pillow: uint8 [h, w, 3]."""
+    if image.format == "PNG":  # checksums are verified on request only, and use the file up
+        with open_image(data, image.width * image.height) as verified:
+            verified.verify()
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
         grey = np.clip(np.asarray(image), 0, 65535) // 257
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
@@ -133,7 +165,7 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            found.append(decode(data, size, max_pixels))
+            found.append(decode(data, size, max_pixels).pixels)
         except ImageError as error:
             found.append(ImageError(f"{uri}: {error}"))
     return found

@@ -23,8 +23,8 @@ from sensloc.boxes import Boxes
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
-from sensloc.images.decode import Pixels, decode, squash
-from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
+from sensloc.images.decode import Decoded, Pixels, decode, squash
+from sensloc.images.fetch import ImageError, fetch
 from sensloc.methods import saved
 from sensloc.methods.linear import LinearBox
 from sensloc.networks import AnyClassifier
@@ -198,10 +198,10 @@ class Localizer:
         if not images:
             return []
         size = self.facts.classifier.input_size
-        pixels, sides = zip(*(_open(image, size) for image in images), strict=True)
+        opened = [_open(image, size) for image in images]
         whole = replace(self, make=replace(self.make, batch_size=len(images)))
-        predicted = whole.find(np.stack(pixels))
-        scaled = predicted.boxes * np.tile(np.array(sides), 2)
+        predicted = whole.find(np.stack([image.pixels for image in opened]))
+        scaled = predicted.boxes * [[image.width, image.height] * 2 for image in opened]
         return [
             Prediction(
                 wnid=self.facts.wnids[index],
@@ -243,7 +243,7 @@ def read_facts(url: str) -> tuple[str, LocalizerFacts]:
     )
 
 
-def _open(image: AnyImage, size: int) -> tuple[Pixels, tuple[int, int]]:
+def _open(image: AnyImage, size: int) -> Decoded:
     """Return an image's pixels, squashed to ``size``, and its width and height."""
     if isinstance(image, str | Path):
         (data,) = fetch([str(image)])
@@ -251,12 +251,10 @@ def _open(image: AnyImage, size: int) -> tuple[Pixels, tuple[int, int]]:
             raise data
         image = data
     if isinstance(image, bytes):
-        with open_image(image, MAX_PIXELS) as opened:
-            sides = opened.size
-        return decode(image, size), sides
+        return decode(image, size)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         kind, shape = image.dtype, list(image.shape)
         raise ImageError(f"an array {kind} {shape}, not uint8 [h, w, 3]")
-    return squash(image, size), (image.shape[1], image.shape[0])
+    return Decoded(squash(image, size), width=image.shape[1], height=image.shape[0])

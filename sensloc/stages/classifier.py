@@ -37,7 +37,7 @@ def _train_scene_net(run: RunDir) -> bytes:
     rows = cluster.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
     rows = rows.sort_by("image_id")
     pixels = [
-        decode(data, config.input_size)
+        decode(data, config.input_size).pixels
         for data in fetch(rows["uri"].to_pylist(), run.config.resources.connections)
         if not isinstance(data, ImageError)
     ]

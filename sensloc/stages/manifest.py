@@ -23,7 +23,8 @@ from sensloc.datasets.split import Split
 from sensloc.dice import key, keys
 from sensloc.engine import cluster, units
 from sensloc.errors import DatasetError, one_line
-from sensloc.images.fetch import ImageError, fetch, inspect
+from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.inspection import inspect
 from sensloc.networks.classes import class_indices
 from sensloc.stages.annotations import (
     WORK,

@@ -23,7 +23,7 @@ from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster, units
 from sensloc.images import isolation
 from sensloc.images.decode import Pixels, decode
-from sensloc.images.fetch import ImageError, fetch, open_image
+from sensloc.images.fetch import ImageError, fetch
 from sensloc.prediction.localizer import METHOD, Localizer, LocalizerFacts, read_facts
 from sensloc.report import exports
 from sensloc.stages import annotations
@@ -212,9 +212,8 @@ def _read(
         try:
             if isinstance(data, ImageError):
                 raise data
-            with open_image(data, limit) as image:
-                sides = image.size
-            found.append((sides, decode(data, size, limit)))
+            image = decode(data, size, limit)
+            found.append(((image.width, image.height), image.pixels))
         except ImageError as error:
             found.append(ImageError(f"{uri}: {error}"))
     return found

@@ -19,7 +19,16 @@ SHOWN = ("report", "stages/views", "cli.py", "__main__.py")
 COMPARED = ("comparison", "baselines")
 """Folders that decide rows of a comparison alone: part of its identity, not of its run's."""
 
-DECISIVE = ("sensloc", "torch", "torchvision", "numpy", "pillow", "scipy", "scikit-image")
+DECISIVE = (
+    "sensloc",
+    "torch",
+    "torchcodec",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "scipy",
+    "scikit-image",
+)
 """Packages that can change a row."""
 
 OTHERS = ("ray", "pyarrow", "scikit-learn", "fsspec")
