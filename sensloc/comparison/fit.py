@@ -19,6 +19,7 @@ from sensloc.methods import Method, catalogue, constant, linear, proposal, thres
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fit_linear, fitted_methods
+from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ def _class_candidates(boxes: Sequence[constant.ClassBox], rows: pa.Table) -> Box
 def _colocalization(run: RunDir, name: str) -> Entry:
     """The weights with the best CorLoc on validation, and what they choose for test images."""
     stage, pairs = f"compare/{name}", weights(run.config.compare)
-    made = cluster.load(run, run.files(stage), None)
+    made = load(run, run.files(stage), None)
     valid = dict(_rows_of(made, "validation"))
     counts = np.zeros(len(pairs), np.int64)
     columns, threshold = ["image_id", "proposals", "boxes"], run.config.evaluate.iou

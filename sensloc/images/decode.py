@@ -6,6 +6,7 @@ process, and most actors only handle pixels or maps.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,27 @@ MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """Of a JPEG's segment; what scans hold themselves (stuffed zeros, restarts) is none."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An image as a network sees it, and the size that its file has.
+
+    Attributes:
+        pixels: The whole image squashed to a square, uint8 [S, S, 3], RGB.
+        width: Of the file's image, in pixels.
+        height: Of the file's image, in pixels.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
 def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the pixels of ``decode_sized`` alone: uint8 [S, S, 3]."""
+    return decode_sized(data, size, max_pixels).pixels
+
+
+def decode_sized(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode to RGB and squash the whole image to a square, antialiased.
 
     JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, the other formats by Pillow, of
@@ -43,7 +64,7 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
         max_pixels: a larger image is refused before it is decoded.
 
     Returns:
-        uint8 [S, S, 3].
+        The squashed pixels beside the original's width and height.
 
     Raises:
         ImageError: unknown, truncated, broken or too large.
@@ -63,7 +84,7 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
         except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
-    return squashed
+        return Decoded(squashed, image.width, image.height)
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
@@ -112,20 +133,23 @@ def read(
     connections: int = 8,
     max_pixels: int = MAX_PIXELS,
     contents: Sequence[str | None] | None = None,
-) -> list[Pixels | ImageError]:
-    """Fetch and decode: one entry per URI, in order.
+) -> list[Decoded | ImageError]:
+    """Fetch and decode images: one entry per URI, in order.
 
     Args:
-        uris: of the images, see ``sensloc.images.fetch``.
+        uris: Where the images are, see ``sensloc.images.fetch``.
         size: S, in pixels.
-        connections: requests at a time.
-        max_pixels: a larger image is refused before it is decoded.
-        contents: the hash that each file must have, as in the manifest; None where any will do.
+        connections: Requests at a time.
+        max_pixels: A larger image is refused before it is decoded.
+        contents: The hash that each file must have, as in the manifest; None where any will do.
+
+    Returns:
+        The image, or the reason why there is none, which begins with the URI.
 
     Raises:
-        StorageError: the storage does not answer, or refuses.
+        StorageError: The storage does not answer, or refuses.
     """
-    found: list[Pixels | ImageError] = []
+    images: list[Decoded | ImageError] = []
     expected = contents or [None] * len(uris)
     for uri, content, data in zip(uris, expected, fetch(uris, connections), strict=True):
         try:
@@ -133,7 +157,7 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            found.append(decode(data, size, max_pixels))
+            images.append(decode_sized(data, size, max_pixels))
         except ImageError as error:
-            found.append(ImageError(f"{uri}: {error}"))
-    return found
+            images.append(ImageError(f"{uri}: {error}"))
+    return images

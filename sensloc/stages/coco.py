@@ -5,8 +5,8 @@ import logging
 
 import pyarrow.compute as pc
 
-from sensloc.engine import cluster
 from sensloc.prediction import exports
+from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ def coco(run: RunDir) -> str:
     run.require("evaluate")
     compared = run.finished("compare")
     files = run.files("compare/predictions" if compared else "predictions")
-    rows = cluster.load(run, run.files("sensitivity"), list(TRUTH), "test")
+    rows = load(run, run.files("sensitivity"), list(TRUTH), "test")
     truth = exports.coco_truth(rows.sort_by("image_id").to_pylist(), run.config.name)
     run.write("coco/truth.json", json.dumps(truth))
-    made = cluster.load(run, files, ["image_id", "wnid", "method", "box"])
+    made = load(run, files, ["image_id", "wnid", "method", "box"])
     methods = sorted(made["method"].unique().to_pylist())
     for method in methods:
         mine = made.filter(pc.equal(made["method"], method)).sort_by("image_id").to_pylist()

@@ -18,6 +18,7 @@ from sensloc.rows import true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.store import tables
+from sensloc.store.files import load, parquet, stamp
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def evaluate(run: RunDir) -> None:
         units.each_quick(run, "predictions", judged, judge, methods)
         counts = count(run)
         table = corloc_table(counts, list(methods), config.evaluate)
-        run.write("corloc/corloc.parquet", units.parquet(table, cluster.stamp(run)))
+        run.write("corloc/corloc.parquet", parquet(table, stamp(run)))
         errors = pc.sum(counts["n_errors"]).as_py() // len(methods)
         run.write("table.md", markdown(table, config, errors))
         facts |= {"test_images": table["n_images"][0].as_py(), "test_errors": errors}
@@ -40,8 +41,7 @@ def evaluate(run: RunDir) -> None:
 
 def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
     """A file of the sensitivity table -> the predictions for its test images."""
-    file = f"{run.path('sensitivity')}/{unit}.parquet"
-    rows = cluster.load(run, [file], None, "test", errors=True)
+    rows = load(run, [run.file("sensitivity", unit)], None, "test", errors=True)
     return predict(rows, methods, run.config.evaluate.iou)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow.compute as pc
 
-from sensloc.engine import cluster
-from sensloc.images.decode import read
 from sensloc.images.fetch import ImageError
 from sensloc.report.sheet import Example, choose, contact_sheet
+from sensloc.store.files import load
+from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
 
 METHOD = "sensitivity_calibrated"
@@ -16,7 +16,7 @@ def figure(run: RunDir) -> None:
     """``predictions/`` and ``sensitivity/`` -> ``examples.png``: hits and misses, drawn by seed.
 
     Raises:
-        RunError: one of their images is not what it was.
+        RunError: An image is not what it was.
     """
     run.require("evaluate")
     with run.stage("figure", "examples.png"):
@@ -24,32 +24,34 @@ def figure(run: RunDir) -> None:
 
 
 def _examples(run: RunDir) -> list[Example]:
-    ours = pc.field("method") == METHOD
-    judged = cluster.load(
-        run, run.files("predictions"), ["image_id", "wnid", "correct", "box", "iou"], where=ours
+    """Return the drawn images with their true boxes, predicted boxes and maps."""
+    of_method = pc.field("method") == METHOD
+    judged = load(
+        run,
+        run.files("predictions"),
+        ["image_id", "wnid", "correct", "box", "iou"],
+        where=of_method,
     )
     drawn = choose(judged, run.config.evaluate.seed)
     predicted = {row["image_id"]: row for row in judged.to_pylist()}
-    rows = cluster.load(
+    rows = load(
         run,
         run.files("sensitivity"),
         ["image_id", "uri", "content", "class_name", "wnid", "boxes", "map", "width", "height"],
         where=pc.field("image_id").isin(drawn),
-    ).to_pylist()
+    )
     grid, size = run.config.sensitivity.grid, max(run.config.classifier.input_size, 224)
-    uris, contents = zip(*((row["uri"], row["content"]) for row in rows), strict=True)
-    limit = run.config.dataset.max_pixels
-    made = {}
-    for row, pixels in zip(rows, read(uris, size, 8, limit, contents), strict=True):
-        if isinstance(pixels, ImageError):
-            raise RunError(str(pixels))
-        made[row["image_id"]] = Example(
+    examples = {}
+    for row, image in zip(rows.to_pylist(), images_of(rows, size, run.config), strict=True):
+        if isinstance(image, ImageError):
+            raise RunError(str(image))
+        examples[row["image_id"]] = Example(
             title=row["class_name"] or row["wnid"],
-            pixels=pixels,
+            pixels=image.pixels,
             aspect=row["width"] / row["height"],
             map=np.array(row["map"], np.float32).reshape(grid, grid),
             truth=np.array(row["boxes"]),
             predicted=np.array(predicted[row["image_id"]]["box"]),
             iou=predicted[row["image_id"]]["iou"],
         )
-    return [made[name] for name in drawn]
+    return [examples[image_id] for image_id in drawn]

@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from sensloc.boxes import Boxes
-from sensloc.engine.cluster import image_keys, over_files
+from sensloc.engine.cluster import over_files
 from sensloc.methods import Method, constant, linear
 from sensloc.methods.least_squares import LinearMap, NormalEquations
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
+from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)

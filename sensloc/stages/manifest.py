@@ -31,6 +31,7 @@ from sensloc.errors import DatasetError, one_line
 from sensloc.images.fetch import ImageError, fetch, inspect
 from sensloc.networks.classes import class_indices
 from sensloc.store import tables
+from sensloc.store.files import ROWS_PER_GROUP, load_unit
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -254,8 +255,8 @@ def inspect_images(run: RunDir, spans: Sequence[Span], seed: int, limit: int) ->
 
 def read_span(run: RunDir, unit: str, start: int, stop: int) -> pa.Table:
     """Some rows of a file; no more groups of rows are read than they need."""
-    size = units.ROWS_PER_GROUP
-    with run.filesystem.open(f"{run.path(ANNOTATIONS)}/{unit}.parquet", "rb") as file:
+    size = ROWS_PER_GROUP
+    with run.filesystem.open(run.file(ANNOTATIONS, unit), "rb") as file:
         groups = range(start // size, -(-stop // size))
         rows = pq.ParquetFile(file).read_row_groups(list(groups))
     return rows.slice(start - groups.start * size, stop - start)
@@ -322,8 +323,7 @@ def _errors(rows: pa.Table) -> list[str]:
 
 def assign(run: RunDir, unit: str, split: Split, classes: Mapping[str, int]) -> pa.Table:
     """A unit of ``work/inspected`` with split and class_index filled in."""
-    file = f"{run.path(INSPECTED)}/{unit}.parquet"
-    out = cluster.load(run, [file], None, errors=True).to_pylist()
+    out = load_unit(run, INSPECTED, unit).to_pylist()
     for row in out:
         row["class_index"] = classes.get(row["wnid"])
         if row["error"] is None:

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from sensloc.datasets import reader_for
 from sensloc.datasets.files import IMAGE_SUFFIXES, chunks
 from sensloc.dice import key
-from sensloc.engine import cluster, units
+from sensloc.engine import units
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.stages import manifest
+from sensloc.store.files import errors_of, load
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
             spans = drawn.spans(facts["images_per_shard"])
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
             units.each_quick(run, INDEX, todo, pack_images, (drawn.seed, drawn.limit))
-            packed = cluster.load(run, run.files(INDEX), ["shard", "error"], errors=True)
-            errors = cluster.errors_of(packed)
+            packed = load(run, run.files(INDEX), ["shard", "error"], errors=True)
+            errors = errors_of(packed)
             facts |= {"images": len(packed) - errors, "errors": errors}
             facts |= {"shards": pc.count_distinct(packed["shard"]).as_py()}
         run.remove(manifest.WORK)

@@ -15,6 +15,7 @@ import pyarrow.dataset as pads
 
 from sensloc.dice import keys
 from sensloc.images.decode import read
+from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
 from sensloc.methods.least_squares import LinearMap
 from sensloc.networks.classes import class_names
@@ -114,7 +115,8 @@ def _cards(run: RunDir, predictions: str, methods: Sequence[str]) -> list[galler
     names = class_names(run.config.classifier)
     uris, contents = ([row[name] for row in rows] for name in ("uri", "content"))
     resources, limit = run.config.resources, run.config.dataset.max_pixels
-    pixels = read(uris, gallery.SIDE, resources.connections, limit, contents)
+    images = read(uris, gallery.SIDE, resources.connections, limit, contents)
+    pixels = [image if isinstance(image, ImageError) else image.pixels for image in images]
     return [
         gallery.card(
             row,
