@@ -1,20 +1,22 @@
-"""More maps of each image than the run's own, and features of its proposals: a unit per file."""
+"""More maps of each image than the run's own, and features of its proposals."""
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import torch
 
 from sensloc.boxes import largest
 from sensloc.comparison.draw import Draw
+from sensloc.comparison.partners import Partners, partners_of
 from sensloc.comparison.proposals import FAILURES, PROPOSALS
-from sensloc.engine import cluster, units
+from sensloc.engine import units
+from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.heatmaps import controls
 from sensloc.heatmaps.layers import (
     ActivationMaker,
@@ -22,14 +24,14 @@ from sensloc.heatmaps.layers import (
     SmoothGrad,
     pooled_features,
 )
-from sensloc.images.decode import Pixels, read
-from sensloc.images.fetch import ImageError
+from sensloc.images.decode import Pixels
 from sensloc.methods import catalogue
 from sensloc.networks.prepare import prepare
 from sensloc.networks.sources import randomised
-from sensloc.rows import true_boxes, vectors
+from sensloc.rows import true_boxes
 from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
 from sensloc.store import tables
+from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir
 
 MAPS = "compare/maps"
@@ -38,97 +40,70 @@ LAYERS = frozenset({"map_cam", "map_gradcam", "box_features"})
 
 def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
-    resources = run.config.resources
-    columns = frozenset(catalogue.columns(run.config.compare.methods) - {"map"})
+    config = run.config
+    columns = frozenset(catalogue.columns(config.compare.methods) - {"map"})
     require_same_weights(run)
-    # an actor that cannot start is tried again and again: a task says why, once
-    check: Any = ray.remote(num_cpus=resources.cpus_per_actor)(_check)
-    ray.get(check.remote(run, columns))
-    others = permuted_maps(run, taken) if "map_permuted" in columns else (None, None)
-    units.each(
+    partners = partners_of(run, taken) if "map_permuted" in columns else {}
+    chain = Chain(
         run,
         MAPS,
-        units.names(run, "sensitivity"),
-        Mapper,
-        others,
-        columns,
-        cpus=resources.cpus_per_actor,
-        gpus=resources.gpus_per_actor,
-        actors=resources.actors,
+        rows=_rows,
+        size=config.classifier.input_size,
+        batch_size=config.sensitivity.batch_size,
+        worker=partial(Mapper, run=run, columns=columns),
     )
+    names = units.names(run, "sensitivity")
+    write_units(chain, {unit: (unit, partners.get(unit)) for unit in names})
 
 
-def _check(run: RunDir, columns: frozenset[str]) -> None:
-    """Make the networks and find the layers once, for what that may raise."""
-    Mapper(run, (None, None), columns, device="cpu")
+class Mapper(Worker):
+    """The run's network and a random one: rows with proposals in, rows with more maps out."""
 
-
-class Mapper:
-    """The run's network and a random one: a file of proposals in, rows with more maps out."""
-
-    def __init__(
-        self,
-        run: RunDir,
-        permuted: tuple[Any, Any],
-        columns: frozenset[str],
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, device: str, run: RunDir, columns: frozenset[str]) -> None:
         config = run.config
-        self.run, self.columns = run, columns
-        self.ids, self.others = permuted
-        self.device = device or ("cuda" if config.resources.gpus_per_actor else "cpu")
-        torch.set_num_threads(1)
-        network = prepare(load_network_of(run), config.classifier, self.device)
+        self.run, self.columns, self.device = run, columns, device
+        network = prepare(load_network_of(run), config.classifier, device)
         smooth = SmoothGrad(
             config.compare.smoothgrad_samples, config.compare.smoothgrad_level, config.compare.seed
         )
         steps = IntegratedGradients(config.compare.integrated_steps)
         self.makers = {
-            "map": map_maker(run, network, self.device),
-            "map_smoothgrad": map_maker(run, network, self.device, smooth),
-            "map_integrated": map_maker(run, network, self.device, steps),
+            "map": map_maker(run, network, device),
+            "map_smoothgrad": map_maker(run, network, device, smooth),
+            "map_integrated": map_maker(run, network, device, steps),
         }
         if "map_random" in columns:
             fresh = randomised(load_network_of(run), config.compare.seed)
-            fresh = prepare(fresh, config.classifier, self.device)
-            self.makers["map_random"] = map_maker(run, fresh, self.device)
+            fresh = prepare(fresh, config.classifier, device)
+            self.makers["map_random"] = map_maker(run, fresh, device)
         if columns & LAYERS:
             size = config.classifier.input_size
-            probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(
-                self.device
-            )
+            probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
             self.layers = ActivationMaker.of(
-                network, probe, config.compare.gradcam_layer, "map_cam" in columns
+                network, probe.to(device), config.compare.gradcam_layer, "map_cam" in columns
             )
 
     def only(self, column: str) -> "Mapper":
-        """The same, which makes one column alone."""
+        """Return a mapper with the same networks that makes one column alone."""
         other = copy(self)
         other.columns = frozenset({column})
         return other
 
-    def __call__(self, unit: str) -> pa.Table:
-        """Add the columns that the methods read."""
-        file = f"{self.run.path(PROPOSALS)}/{unit}.parquet"
-        rows = cluster.load(self.run, [file], None, errors=True)
-        config, errors = self.run.config, rows["error"].to_pylist()
-        good = [i for i, error in enumerate(errors) if error is None]
-        uris = rows["uri"].take(pa.array(good, pa.int64())).to_pylist()
-        pixels = read(uris, config.classifier.input_size, config.resources.connections)
-        for i, one in zip(good, pixels, strict=True):
-            if isinstance(one, ImageError):
-                errors[i] = str(one)
-        kept = [(i, one) for i, one in zip(good, pixels, strict=True) if errors[i] is None]
-        where = rows.schema.get_field_index("error")
-        rows = rows.set_column(where, "error", pa.array(errors, pa.string()))
-        size = config.sensitivity.batch_size
-        made: dict[str, list[Any]] = {}
-        for start in range(0, len(kept), size):
-            index, images = zip(*kept[start : start + size], strict=True)
-            batch = rows.take(pa.array(index))
-            for name, values in self.read(batch, np.stack(images)).items():
-                made.setdefault(name, []).extend(values)
-        return self._joined(rows, [i for i, _ in kept], made)
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the columns that the methods read; null where there is an error."""
+        good = np.flatnonzero(np.asarray(pc.is_null(rows["error"])))
+        values = self.read(rows.take(pa.array(good)), pixels[good]) if len(good) else {}
+        failures = [dict(pairs or []) for pairs in rows["failures"].to_pylist()]
+        for name in sorted(self.columns - {"map", "map_permuted"}):
+            column: list[Any] = [None] * len(rows)
+            for i, value in zip(good, values.get(name, ()), strict=False):
+                column[i] = value
+                if value is None and name != "box_features":
+                    failures[i][name] = f"{name} is not finite"
+            rows = rows.append_column(name, _column(column, name, self._width(name)))
+        where = rows.schema.get_field_index("failures")
+        listed = [list(reasons.items()) for reasons in failures]
+        return rows.set_column(where, "failures", pa.array(listed, FAILURES))
 
     def read(self, rows: pa.Table, pixels: Pixels) -> dict[str, Sequence[Any]]:
         """Each column's values for one batch of images; None where a map is not finite.
@@ -150,9 +125,6 @@ class Mapper:
         if "map_mask" in self.columns:
             boxes = np.array([largest(one) for one in true_boxes(rows)])
             made["map_mask"] = controls.box_mask(boxes, grid).astype(np.float16)
-        if "map_permuted" in self.columns:
-            mine = np.searchsorted(self.ids, np.array(rows["image_id"].to_pylist()))
-            made["map_permuted"] = self.others[mine]
         if self.columns & LAYERS:
             made |= self._layers(rows, pixels, labels, n)
         return made
@@ -186,20 +158,6 @@ class Mapper:
         each = torch.nn.functional.normalize(pooled_features(features, wanted)[0], dim=1)
         return each.half().float().flatten().cpu().numpy()
 
-    def _joined(self, rows: pa.Table, index: list[int], made: dict[str, list[Any]]) -> pa.Table:
-        """Put the values of the rows ``index`` beside the rows; null elsewhere."""
-        failures = [dict(pairs or []) for pairs in rows["failures"].to_pylist()]
-        for name in sorted(self.columns - {"map"}):
-            column: list[Any] = [None] * len(rows)
-            for i, value in zip(index, made.get(name, []), strict=True):
-                column[i] = value
-                if value is None and name != "box_features":
-                    failures[i][name] = f"{name} is not finite"
-            rows = rows.append_column(name, _column(column, name, self._width(name)))
-        where = rows.schema.get_field_index("failures")
-        listed = [list(one.items()) for one in failures]
-        return rows.set_column(where, "failures", pa.array(listed, FAILURES))
-
     def _width(self, name: str) -> int:
         grid = self.run.config.sensitivity.grid
         if name in ("map_cam", "map_gradcam"):
@@ -230,21 +188,15 @@ def _column(values: list[Any], name: str, width: int) -> pa.Array:
     return pc.if_else(good, made, pa.scalar(None, made.type))
 
 
-def permuted_maps(run: RunDir, taken: Draw) -> tuple[Any, Any]:
-    """Another image's sensitivity map for each that takes part, drawn within its split.
-
-    Returns:
-        The image ids, sorted [n], and the other image's map for each, [n, G * G].
-    """
-    ids, others = [], []
-    for split in ("train", "validation", "test"):
-        parts = cluster.over_files(
-            run, "sensitivity", ["image_id", "split", "map"], taken, split=split
-        )
-        rows = pa.concat_tables(parts).sort_by("image_id").combine_chunks()
-        if len(rows):
-            names = rows["image_id"].to_pylist()
-            ids += names
-            others.append(vectors(rows, "map")[controls.partners(names, taken.seed)])
-    order = np.argsort(np.array(ids))
-    return np.array(ids)[order], np.concatenate(others)[order]
+def _rows(run: RunDir, unit: tuple[str, Partners | None]) -> pa.Table:
+    """Return a unit of ``compare/proposals``, with the maps of other images if they are wanted."""
+    name, partners = unit
+    rows = load_unit(run, PROPOSALS, name)
+    if partners is None:
+        return rows
+    good = pc.is_null(rows["error"]).to_pylist()
+    ids = rows["image_id"].to_pylist()
+    maps = iter(partners.maps(run, [image_id for image_id, g in zip(ids, good, strict=True) if g]))
+    column = [next(maps) if g else None for g in good]
+    width = run.config.sensitivity.grid**2
+    return rows.append_column("map_permuted", _column(column, "map_permuted", width))

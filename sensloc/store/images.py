@@ -12,7 +12,11 @@ from sensloc.images.fetch import ImageError
 
 
 def images_of(
-    rows: pa.Table, size: int, config: Config, isolated: bool = False
+    rows: pa.Table,
+    size: int,
+    config: Config,
+    isolated: bool = False,
+    connections: int | None = None,
 ) -> list[Decoded | ImageError]:
     """Fetch, check and decode the image of every row, in order.
 
@@ -25,6 +29,7 @@ def images_of(
         config: The run's config.
         isolated: Whether each image is decoded in a child process, so that one that kills its
             decoder is an error and costs no other.
+        connections: Requests at a time; None for ``resources.connections``.
 
     Returns:
         The image or the reason why there is none, for each row.
@@ -35,19 +40,19 @@ def images_of(
     uris = rows["uri"].to_pylist()
     known = "content" in rows.column_names
     contents = rows["content"].to_pylist() if known else [None] * len(uris)
-    reading = partial(_read, size=size, config=config)
+    reading = partial(
+        _read,
+        size=size,
+        connections=connections or config.resources.connections,
+        max_pixels=config.dataset.max_pixels,
+    )
     pairs = list(zip(uris, contents, strict=True))
     return isolation.images(reading, pairs, uris) if isolated else reading(pairs)
 
 
 def _read(
-    pairs: Sequence[tuple[str, str | None]], size: int, config: Config
+    pairs: Sequence[tuple[str, str | None]], size: int, connections: int, max_pixels: int
 ) -> list[Decoded | ImageError]:
     """Read images that are given as pairs of uri and content hash; a child process imports it."""
-    return read(
-        [uri for uri, _ in pairs],
-        size,
-        config.resources.connections,
-        config.dataset.max_pixels,
-        [content for _, content in pairs],
-    )
+    uris, contents = [uri for uri, _ in pairs], [content for _, content in pairs]
+    return read(uris, size, connections, max_pixels, contents)
