@@ -122,7 +122,8 @@ class Chain:
         wanted = np.flatnonzero(np.asarray(needed))
         images = images_of(rows.take(pa.array(wanted)), self.size, self.run.config, isolated)
         pixels = np.zeros((len(wanted), self.size, self.size, 3), np.uint8)
-        at, sizes = [], {}
+        at: list[int] = []
+        sizes: dict[int, tuple[int, int]] = {}
         for i, image in zip(wanted.tolist(), images, strict=True):
             if isinstance(image, ImageError):
                 errors[i] = str(image)

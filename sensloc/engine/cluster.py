@@ -98,14 +98,8 @@ def room(cpus: float, gpus: float = 0.0, spare: float = 0.0) -> int:
 
 def remote(function: Callable[..., Any], cpus: float, gpus: float = 0.0, **options: Any) -> Any:
     """Return a function as a Ray task, tried again up to ``RETRIES`` times when its worker dies."""
-    return ray.remote(
-        num_cpus=cpus,
-        num_gpus=gpus,
-        max_retries=RETRIES,
-        retry_exceptions=[RaySystemError],
-        scheduling_strategy="SPREAD",
-        **options,
-    )(function)
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
+    return task.options(max_retries=RETRIES, retry_exceptions=[RaySystemError], **options)
 
 
 def result(reference: Any) -> Any:

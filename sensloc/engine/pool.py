@@ -53,7 +53,7 @@ class Pool:
         make: Callable[[], Callable[..., Any]],
         most: int,
         cpus: float,
-        gpus: float,
+        gpus: float = 0.0,
         spare: float = 0.0,
         calls: int = 1,
     ) -> None:

@@ -146,11 +146,11 @@ def fitted_methods(run: RunDir) -> dict[str, Method]:
     """The methods of a fitted run, by name, in the table's order."""
     run.require("fit")
     facts = json.loads(run.read("fit.json"))
-    linear = LinearMap.load(run.at("linear_map"))
+    fitted = LinearMap.load(run.at("linear_map"))
     normalise = run.config.fit.normalise
     return {
         "constant_mean": constant.ConstantBox(tuple(facts["constant_mean"])),
         "constant_tuned": constant.ConstantBox(tuple(facts["constant_tuned"])),
-        "sensitivity": linear.LinearBox(linear, normalise),
-        "sensitivity_calibrated": linear.LinearBox(linear, normalise, tuple(facts["factors"])),
+        "sensitivity": linear.LinearBox(fitted, normalise),
+        "sensitivity_calibrated": linear.LinearBox(fitted, normalise, tuple(facts["factors"])),
     }
