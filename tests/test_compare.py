@@ -183,7 +183,9 @@ def test_maps_equal_the_plain_functions(compared: RunDir) -> None:
     weights = compared.at("classifier.pt")
     network = prepare(load_network(config, weights), config)
     rows = rows_of(compared, MAPS, "test").slice(0, 5)
-    pixels = np.stack([decode(Path(uri).read_bytes(), 64) for uri in rows["uri"].to_pylist()])
+    pixels = np.stack(
+        [decode(Path(uri).read_bytes(), 64).pixels for uri in rows["uri"].to_pylist()]
+    )
     labels = np.asarray(rows["class_index"])
     makers = {
         "map_smoothgrad": MapMaker(
@@ -210,7 +212,7 @@ def test_maps_equal_the_plain_functions(compared: RunDir) -> None:
 def test_proposals_are_the_objectness_measures(compared: RunDir) -> None:
     model = objectness.Objectness.load(compared.at("compare/objectness.json"))
     for row in rows_of(compared, MAPS, "test").slice(0, 3).to_pylist():
-        pixels = decode(Path(row["uri"]).read_bytes(), 64)
+        pixels = decode(Path(row["uri"]).read_bytes(), 64).pixels
         seed = objectness.image_seed(row["image_id"])
         boxes, scores = objectness.proposals(pixels, model, SECTION.proposals, seed)
         assert np.array_equal(np.array(row["proposals"], np.float32), boxes.astype(np.float32))

@@ -166,8 +166,8 @@ def test_inks_become_the_right_colours() -> None:
     x, y = np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 48))
     pixels = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
     image = dirty.Image.fromarray(pixels)
-    expected = 0.8 * decode(encode(image, "PNG"), 32)
-    assert np.abs(decode(dirty.ycck(image, black=51), 32) - expected).max() < 4
+    expected = 0.8 * decode(encode(image, "PNG"), 32).pixels
+    assert np.abs(decode(dirty.ycck(image, black=51), 32).pixels - expected).max() < 4
 
 
 # ------------------------------------------------------------------------------- places, by Ray

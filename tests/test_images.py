@@ -57,7 +57,7 @@ JPEGS = {
 @pytest.mark.parametrize("name", JPEGS)
 @pytest.mark.parametrize("size", [1, 37, 64, 224])
 def test_jpegs_decode_and_squash_as_pillow_does(name: str, size: int):
-    pixels = decode(JPEGS[name], size)
+    pixels = decode(JPEGS[name], size).pixels
     assert (pixels.dtype, pixels.shape) == (np.uint8, (size, size, 3))
     assert difference(pixels, pillow(JPEGS[name], size)) <= 2
 
@@ -79,13 +79,13 @@ def test_other_formats_decode_whatever_the_file_is_called(name: str, tmp_path: P
     file = tmp_path / "n02105855_2933.JPEG"
     file.write_bytes(OTHERS[name])
     (data,) = fetch([str(file)])
-    assert difference(decode(data, 64), pillow(OTHERS[name], 64)) <= 2
+    assert difference(decode(data, 64).pixels, pillow(OTHERS[name], 64)) <= 2
 
 
 def test_sixteen_bits_keep_their_grey_levels():
     deep = np.tile(np.linspace(0, 65535, WIDTH), (HEIGHT, 1)).astype(np.uint16)
     shallow = Image.fromarray((deep // 257).astype(np.uint8))
-    pixels = decode(encode(Image.fromarray(deep), "PNG"), 64)
+    pixels = decode(encode(Image.fromarray(deep), "PNG"), 64).pixels
     assert difference(pixels, pillow(shallow, 64)) <= 2
 
 
@@ -95,14 +95,15 @@ def test_exif_rotation_is_ignored():
     for kind in ("JPEG", "PNG"):
         turned, plain = (encode(picture(), kind, exif=e) for e in (exif, Image.Exif()))
         assert Image.open(io.BytesIO(turned)).getexif()[0x0112] == 6
-        assert np.array_equal(decode(turned, 64), decode(plain, 64))
-        assert (inspect(turned).width, inspect(turned).height) == (WIDTH, HEIGHT)
+        assert np.array_equal(decode(turned, 64).pixels, decode(plain, 64).pixels)
+        assert (decode(turned, 64).width, decode(turned, 64).height) == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("name", [*JPEGS, *OTHERS])
-def test_the_header_tells_the_size(name: str):
-    seen = inspect({**JPEGS, **OTHERS}[name])
-    assert (seen.width, seen.height) == (WIDTH, HEIGHT)
+def test_the_header_tells_the_size_and_so_do_the_pixels(name: str):
+    file = {**JPEGS, **OTHERS}[name]
+    for seen in (inspect(file), decode(file, 8)):
+        assert (seen.width, seen.height) == (WIDTH, HEIGHT)
 
 
 def test_the_content_hash_is_equal_for_equal_bytes_only():
@@ -217,7 +218,7 @@ FRAGILE = [
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_file_is_pixels_or_an_error_and_nothing_else(data: bytes):
     with contextlib.suppress(ImageError):
-        assert decode(data, 8).shape == (8, 8, 3)
+        assert decode(data, 8).pixels.shape == (8, 8, 3)
 
 
 # ------------------------------------------------------------------------------- fetching

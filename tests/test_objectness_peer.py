@@ -73,7 +73,7 @@ def photographs(root: Path, part: Literal["train", "val"], count: int) -> list[P
         data = Path(row.uri).read_bytes()
         size = inspect(data)
         truth = unit_boxes(row.corners, size.width, size.height, row.convention)
-        found.append(Photograph(decode(data, SIDE), truth, image_seed(row.image_id)))
+        found.append(Photograph(decode(data, SIDE).pixels, truth, image_seed(row.image_id)))
     return found
 
 

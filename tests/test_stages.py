@@ -94,7 +94,7 @@ def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
     )
     rows = table(small_run, "sensitivity").slice(100, 40)
     for row in rows.to_pylist():
-        pixels = decode(Path(row["uri"]).read_bytes(), 64)[None]
+        pixels = decode(Path(row["uri"]).read_bytes(), 64).pixels[None]
         maps = make(pixels, np.array([row["class_index"]]))
         assert np.array_equal(maps.map[0], np.array(row["map"], np.float16))
         assert maps.scale[0] == np.float32(row["map_scale"])

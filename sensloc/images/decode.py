@@ -33,12 +33,12 @@ MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as a network sees it, and the size that its file has.
+    """An image as the network sees it, and the size that it had.
 
     Attributes:
-        pixels: The whole image squashed to a square, uint8 [S, S, 3], RGB.
-        width: Of the file's image, in pixels.
-        height: Of the file's image, in pixels.
+        pixels: uint8 [S, S, 3], RGB.
+        width: of the image as stored, in pixels.
+        height: of the image as stored, in pixels.
     """
 
     pixels: Pixels
@@ -46,12 +46,7 @@ class Decoded:
     height: int
 
 
-def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Return the pixels of ``decode_sized`` alone: uint8 [S, S, 3]."""
-    return decode_sized(data, size, max_pixels).pixels
-
-
-def decode_sized(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode to RGB and squash the whole image to a square, antialiased.
 
     JPEGs (RGB, grayscale, CMYK) are decoded by torchvision, the other formats by Pillow, of
@@ -64,7 +59,7 @@ def decode_sized(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decode
         max_pixels: a larger image is refused before it is decoded.
 
     Returns:
-        The squashed pixels beside the original's width and height.
+        The pixels, with the image's own size.
 
     Raises:
         ImageError: unknown, truncated, broken or too large.
@@ -84,7 +79,7 @@ def decode_sized(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decode
         except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1] or type(error).__name__
             raise ImageError(f"cannot decode {image.format}: {reason}") from error
-        return Decoded(squashed, image.width, image.height)
+    return Decoded(squashed, image.width, image.height)
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
@@ -157,7 +152,7 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            images.append(decode_sized(data, size, max_pixels))
+            images.append(decode(data, size, max_pixels))
         except ImageError as error:
             images.append(ImageError(f"{uri}: {error}"))
     return images

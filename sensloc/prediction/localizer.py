@@ -23,8 +23,8 @@ from sensloc.boxes import Boxes
 from sensloc.config import AnyClassifier, SceneNet, Section, Sensitivity
 from sensloc.errors import SenslocError
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
-from sensloc.images.decode import Pixels, decode, squash
-from sensloc.images.fetch import MAX_PIXELS, ImageError, fetch, open_image
+from sensloc.images.decode import Decoded, Pixels, decode, squash
+from sensloc.images.fetch import ImageError, fetch
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox, Normalise, features_of
 from sensloc.networks.prepare import prepare, weights_hash
@@ -195,11 +195,11 @@ class Localizer:
         if not images:
             return []
         size = self.facts.classifier.input_size
-        pixels, sides = zip(*(_open(image, size) for image in images), strict=True)
+        opened = [_open(image, size) for image in images]
         found = replace(self, make=replace(self.make, batch_size=len(images))).find(
-            np.stack(pixels)
+            np.stack([image.pixels for image in opened])
         )
-        scaled = found.boxes * np.tile(np.array(sides), 2)
+        scaled = found.boxes * [[image.width, image.height] * 2 for image in opened]
         return [
             Prediction(
                 wnid=self.facts.wnids[index],
@@ -238,20 +238,18 @@ def read_facts(url: str) -> tuple[str, Facts]:
     )
 
 
-def _open(image: AnyImage, size: int) -> tuple[Pixels, tuple[int, int]]:
-    """An image's squashed pixels, and its width and height."""
+def _open(image: AnyImage, size: int) -> Decoded:
+    """Return an image's pixels, squashed to ``size``, and its width and height."""
     if isinstance(image, str | Path):
         (data,) = fetch([str(image)])
         if isinstance(data, ImageError):
             raise data
         image = data
     if isinstance(image, bytes):
-        with open_image(image, MAX_PIXELS) as opened:
-            sides = opened.size
-        return decode(image, size), sides
+        return decode(image, size)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         kind, shape = image.dtype, list(image.shape)
         raise ImageError(f"an array {kind} {shape}, not uint8 [h, w, 3]")
-    return squash(image, size), (image.shape[1], image.shape[0])
+    return Decoded(squash(image, size), width=image.shape[1], height=image.shape[0])
