@@ -57,13 +57,12 @@ def colocalize(run: RunDir, method: str) -> None:
     if method == "colocalization_cnn":
         units.each(run, f"compare/{method}", list(classes), ByFeatures, classes)
         return
-    config = run.config
     chain = Chain(
         run,
         f"compare/{method}",
         rows=class_rows,
-        size=config.compare.objectness_size,
-        batch_size=config.sensitivity.batch_size,
+        size=run.config.compare.objectness_size,
+        batch_size=run.config.sensitivity.batch_size,
         worker=partial(BySift, run=run),
     )
     write_units(chain, classes, held=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -40,20 +40,38 @@ LAYERS = frozenset({"map_cam", "map_gradcam", "box_features"})
 
 def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
-    config = run.config
-    columns = frozenset(catalogue.columns(config.compare.methods) - {"map"})
     require_same_weights(run)
-    partners = partners_of(run, taken) if "map_permuted" in columns else {}
-    chain = Chain(
+    wanted = "map_permuted" in catalogue.columns(run.config.compare.methods)
+    partners = partners_of(run, taken) if wanted else {}
+    names = units.names(run, "sensitivity")
+    write_units(chain(run), {unit: (unit, partners.get(unit)) for unit in names})
+
+
+def chain(run: RunDir) -> Chain:
+    """Return how a unit of ``compare/proposals`` gets the columns that the methods read."""
+    columns = frozenset(catalogue.columns(run.config.compare.methods) - {"map"})
+    return Chain(
         run,
         MAPS,
         rows=_rows,
-        size=config.classifier.input_size,
-        batch_size=config.sensitivity.batch_size,
+        size=run.config.classifier.input_size,
+        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Mapper, run=run, columns=columns),
     )
-    names = units.names(run, "sensitivity")
-    write_units(chain, {unit: (unit, partners.get(unit)) for unit in names})
+
+
+def _rows(run: RunDir, unit: tuple[str, Partners | None]) -> pa.Table:
+    """Return a unit of ``compare/proposals``, with the maps of other images if they are wanted."""
+    name, partners = unit
+    rows = load_unit(run, PROPOSALS, name)
+    if partners is None:
+        return rows
+    good = pc.is_null(rows["error"]).to_pylist()
+    ids = rows["image_id"].to_pylist()
+    maps = iter(partners.maps(run, [image_id for image_id, g in zip(ids, good, strict=True) if g]))
+    column = [next(maps) if g else None for g in good]
+    width = run.config.sensitivity.grid**2
+    return rows.append_column("map_permuted", _column(column, "map_permuted", width))
 
 
 class Mapper(Worker):
@@ -161,9 +179,10 @@ class Mapper(Worker):
     def _width(self, name: str) -> int:
         grid = self.run.config.sensitivity.grid
         if name in ("map_cam", "map_gradcam"):
-            return int(self._layer_size()[name])
+            return self._layer_size[name]
         return 3 * grid * grid if name == "image" else grid * grid
 
+    @cached_property
     def _layer_size(self) -> dict[str, int]:
         size = self.run.config.classifier.input_size
         x = torch.zeros(1, 3, size, size, device=self.device)
@@ -186,17 +205,3 @@ def _column(values: list[Any], name: str, width: int) -> pa.Array:
             dense[i] = value
     made = tables.fixed(dense, pa.float32())
     return pc.if_else(good, made, pa.scalar(None, made.type))
-
-
-def _rows(run: RunDir, unit: tuple[str, Partners | None]) -> pa.Table:
-    """Return a unit of ``compare/proposals``, with the maps of other images if they are wanted."""
-    name, partners = unit
-    rows = load_unit(run, PROPOSALS, name)
-    if partners is None:
-        return rows
-    good = pc.is_null(rows["error"]).to_pylist()
-    ids = rows["image_id"].to_pylist()
-    maps = iter(partners.maps(run, [image_id for image_id, g in zip(ids, good, strict=True) if g]))
-    column = [next(maps) if g else None for g in good]
-    width = run.config.sensitivity.grid**2
-    return rows.append_column("map_permuted", _column(column, "map_permuted", width))

@@ -50,19 +50,23 @@ def propose(run: RunDir, taken: Draw) -> None:
 
     Where no method asks for proposals, the rows go through without.
     """
-    config = run.config
-    wanted = catalogue.wants_proposals(config.compare.methods)
-    if wanted:
+    if catalogue.wants_proposals(run.config.compare.methods):
         learn_objectness(run)
-    chain = Chain(
+    names = units.names(run, "sensitivity")
+    write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
+
+
+def chain(run: RunDir, taken: Draw) -> Chain:
+    """Return how the rows of a unit that take part get their proposals."""
+    wanted = catalogue.wants_proposals(run.config.compare.methods)
+    return Chain(
         run,
         PROPOSALS,
         rows=partial(_rows, taken=taken),
-        size=config.compare.objectness_size,
-        batch_size=config.sensitivity.batch_size,
+        size=run.config.compare.objectness_size,
+        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Proposer if wanted else Without, run=run),
     )
-    write_units(chain, {unit: unit for unit in units.names(run, "sensitivity")}, held=False)
 
 
 def _rows(run: RunDir, unit: str, taken: Draw) -> pa.Table:

@@ -51,18 +51,10 @@ def localizer(run: RunDir) -> None:
             weights are not those that the maps were made by.
     """
     run.require("evaluate")
-    weights, config = require_same_weights(run), run.config
+    weights = require_same_weights(run)
     outputs = ("localizer", JUDGED, CONFIDENCE)
     with run.stage("localizer", *outputs, of={"weights": weights}) as facts:
-        chain = Chain(
-            run,
-            JUDGED,
-            rows=_rows,
-            size=config.classifier.input_size,
-            batch_size=config.sensitivity.batch_size,
-            worker=partial(Judge, run=run),
-        )
-        write_units(chain, {unit: unit for unit in units.names(run, "sensitivity")})
+        write_units(chain(run), {unit: unit for unit in units.names(run, "sensitivity")})
         columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
         rows = load(run, run.files(JUDGED), columns, errors=True)
         errors = errors_of(rows)
@@ -79,6 +71,18 @@ def localizer(run: RunDir) -> None:
         "localizer: CorLoc %(corloc).1f %% by predicted classes, confidence %(confidence).1f %%, "
         "expected calibration error %(calibration_error).1f points",
         facts,
+    )
+
+
+def chain(run: RunDir) -> Chain:
+    """Return how the held-out rows of a unit are judged by their predicted classes."""
+    return Chain(
+        run,
+        JUDGED,
+        rows=_rows,
+        size=run.config.classifier.input_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(Judge, run=run),
     )
 
 

@@ -1,4 +1,4 @@
-"""The manifest -> one sensitivity map per image, from one backward pass each."""
+"""The stage that makes a sensitivity map of every image, from one backward pass each."""
 
 import logging
 import time
@@ -32,23 +32,27 @@ def sensitivity(run: RunDir) -> None:
     """``manifest/`` -> ``sensitivity/``: one map per image, from one backward pass.
 
     Raises:
-        RunError: the table does not hold every row of the manifest exactly once, or the weights
+        RunError: The table does not hold every row of the manifest exactly once, or the weights
             are not those of the attempt that was cut off.
     """
     run.require("manifest")
     with run.stage("sensitivity", "sensitivity", of={"weights": weights(run)}) as facts:
-        began, config = time.monotonic(), run.config
-        chain = Chain(
-            run,
-            "sensitivity",
-            rows=_rows,
-            size=config.classifier.input_size,
-            batch_size=config.sensitivity.batch_size,
-            worker=partial(Mapper, run=run),
-        )
-        made = write_units(chain, {unit: unit for unit in units.names(run, "manifest")})
+        began = time.monotonic()
+        made = write_units(chain(run), {unit: unit for unit in units.names(run, "manifest")})
         facts |= _account(run, made, time.monotonic() - began)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
+
+
+def chain(run: RunDir) -> Chain:
+    """Return how a unit of the manifest becomes one of the table."""
+    return Chain(
+        run,
+        "sensitivity",
+        rows=_rows,
+        size=run.config.classifier.input_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(Mapper, run=run),
+    )
 
 
 def _rows(run: RunDir, unit: str) -> pa.Table:
