@@ -64,13 +64,13 @@ def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) 
     """
     torch.set_num_threads(1)
     make, size = localizer.make, localizer.facts.classifier.input_size
-    pixels = [decode(data, size) for data in files]
+    pixels = [decode(data, size).pixels for data in files]
     batch = localizer.facts.sensitivity.batch_size
 
     def classify() -> None:
         with torch.inference_mode():
             for image in pixels:
-                make.network(make.normalise(torch.from_numpy(image[None])))
+                make.networks[0].network(make.normalise(torch.from_numpy(image[None])))
 
     return medians(
         {

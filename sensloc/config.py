@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import fsspec
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from sensloc import heatmaps
 from sensloc.datasets import AnyDataset
 from sensloc.errors import SenslocError
 from sensloc.methods import catalogue
@@ -47,9 +48,20 @@ class Split(Section):
         return self
 
 
-class Sensitivity(Section):
-    """How a sensitivity map is made: the paper's eq. 1, absolute values, one backward pass."""
+def _a_heat_map(name: str) -> str:
+    heatmaps.kind_and_stride(name)
+    return name
 
+
+HeatMapName = Annotated[str, AfterValidator(_a_heat_map)]
+"""The name of a heat map, see ``sensloc.heatmaps``."""
+
+
+class Sensitivity(Section):
+    """How heat maps are made: the paper's eq. 1 first of all, from one backward pass."""
+
+    maps: Annotated[tuple[HeatMapName, ...], Field(min_length=1)] = (heatmaps.MAIN,)
+    """The heat maps of the table: "gradient", the paper's, and any other beside it."""
     label: Literal["truth", "predicted"] = "truth"
     """Whose score is differentiated: the annotated class's (GT-known) or the predicted one's."""
     channels: Literal["max", "l2", "sum"] = "max"
@@ -64,6 +76,8 @@ class Sensitivity(Section):
 class Fit(Section):
     """How the linear map is learned and calibrated."""
 
+    maps: Annotated[tuple[HeatMapName, ...], Field(min_length=1)] = (heatmaps.MAIN,)
+    """What it reads, side by side: heat maps that ``sensitivity.maps`` names too."""
     normalise: Literal["l2", "sum", "max"] = "l2"
     """What each image's map is divided by before the linear map sees it."""
     ridges: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (
@@ -99,7 +113,7 @@ class Compare(Section):
     is.
     """
 
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = tuple(catalogue.METHODS)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = tuple(catalogue.NAMED)
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000
@@ -124,8 +138,8 @@ class Compare(Section):
     )  # fmt: skip
     """Candidates of co-localization's weights: of the clustering and of the prior."""
     gradcam_layer: str | None = None
-    """Grad-CAM's layer, the name of a module without modules of its own (a ResNet's
-    "layer4.2.relu", not "layer4"); None: the last features, as for CAM."""
+    """Grad-CAM's layer, the name of one of the network's modules; None: the last features, as for
+    CAM."""
     smoothgrad_samples: Positive = 4
     smoothgrad_level: Above = 0.15
     """Standard deviation of the noise, as a share of the image's range."""
@@ -181,6 +195,14 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Self:
+        made = self.sensitivity.maps
+        lacking = [name for name in (heatmaps.MAIN, *self.fit.maps) if name not in made]
+        if lacking:
+            raise ValueError(f"sensitivity.maps lacks {', '.join(lacking)}")
+        return self
 
     @property
     def identity(self) -> dict[str, Any]:

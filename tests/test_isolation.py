@@ -60,13 +60,13 @@ sys.meta_path.insert(0, Finder())
 JOB = """
 import sys
 from sensloc.config import Resources, load_config
-from sensloc.run import RunDir
-from sensloc.stages import ray_data
+from sensloc.engine import cluster
 from sensloc.stages.manifest import manifest
 from sensloc.stages.predict import predict, prediction
 from sensloc.stages.sensitivity import sensitivity
-ray_data.RETRIES = 1
-ray_data.connect(address="local", num_cpus=2, include_dashboard=False)
+from sensloc.store.run import RunDir
+cluster.RETRIES = 1
+cluster.connect(address="local", num_cpus=2, include_dashboard=False)
 config, localizer, images, output = sys.argv[1:]
 run = RunDir.open(load_config(config))
 manifest(run)

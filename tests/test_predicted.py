@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import small_config
+from sensloc.networks.sources import load_network
 
 from sensloc.comparison.compare import compare
 from sensloc.config import Compare
 from sensloc.heatmaps.gradient import PREDICTED, MapMaker
 from sensloc.images.decode import decode
 from sensloc.networks.prepare import prepare
-from sensloc.networks.sources import load_network
 from sensloc.rows import vectors
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest

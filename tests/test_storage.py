@@ -21,7 +21,7 @@ from PIL import Image
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.errors import SenslocError, StorageError, one_line
 from sensloc.images import fetch as images
-from sensloc.images.decode import read
+from sensloc.images.decode import Decoded, read
 from sensloc.images.fetch import (
     MAX_BLOCK,
     MAX_GAP,
@@ -145,14 +145,18 @@ def test_a_file_that_has_changed_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), (9, 9, 9)).save(uris[1])
     first, changed, last = read(uris, 8, contents=contents)
     assert str(changed) == f"{uris[1]}: has changed since the manifest was made"
-    assert np.array_equal(np.stack([first, last]), np.stack([read(uris, 8)[i] for i in (0, 2)]))
-    assert isinstance(read(uris, 8)[1], np.ndarray)
+    plain = read(uris, 8)
+    for image, same in ((first, plain[0]), (last, plain[2])):
+        assert isinstance(image, Decoded)
+        assert isinstance(same, Decoded)
+        assert np.array_equal(image.pixels, same.pixels)
+    assert isinstance(plain[1], Decoded)
 
 
 def test_a_smaller_limit_of_pixels_holds(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.new("RGB", (20, 20)).save(file)
-    assert isinstance(read([str(file)], 8, max_pixels=400)[0], np.ndarray)
+    assert isinstance(read([str(file)], 8, max_pixels=400)[0], Decoded)
     (error,) = read([str(file)], 8, max_pixels=399)
     assert str(error) == f"{file}: 20 x 20 is over 399 pixels"
     with pytest.raises(ImageError, match="over 399"):

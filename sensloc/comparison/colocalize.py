@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,9 +16,10 @@ from sensloc.baselines.colocalization import Colocalization
 from sensloc.comparison.maps import MAPS
 from sensloc.config import Compare
 from sensloc.engine import cluster, units
-from sensloc.images.decode import read
-from sensloc.images.fetch import ImageError
+from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.images.decode import Pixels
 from sensloc.methods import catalogue
+from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
 CHOICES = pa.schema(
@@ -31,110 +33,148 @@ CHOICES = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""One row per image that takes part, has proposals and can be described."""
+"""One row per image that takes part and has proposals."""
+
+COLUMNS = (
+    "image_id", "uri", "content", "wnid", "split", "proposals", "objectness", "error",
+)  # fmt: skip
+
+ClassImages = tuple[str, Sequence[str]]
+"""A class's wnid, and the files of ``compare/maps`` in which it has images."""
 
 
 def weights(config: Compare) -> list[tuple[float, float]]:
-    """The candidates: pairs of mu and lambda."""
+    """Return the candidates: pairs of mu and lambda."""
     return list(product(config.mus, config.lams))
 
 
 def colocalize(run: RunDir, method: str) -> None:
     """``compare/maps`` -> ``compare/<method>``, the classes that are missing."""
     files: dict[str, list[str]] = {}
-    for file in run.files(MAPS):
-        for wnid in pc.unique(cluster.load(run, [file], ["wnid"])["wnid"]).to_pylist():
+    for file, wnids in cluster.by_file(run, MAPS, ["wnid", "error"], _classes).items():
+        for wnid in wnids:
             files.setdefault(wnid, []).append(file)
-    classes = {f"{i:05d}": wnid for i, wnid in enumerate(sorted(files))}
-    described_by = catalogue.colocalizations([method])[method]
-    make = {"box_features": ByFeatures, "box_words": BySift}[described_by]
-    units.each(run, f"compare/{method}", list(classes), make, classes, files)
+    classes = {f"{i:05d}": (wnid, files[wnid]) for i, wnid in enumerate(sorted(files))}
+    if catalogue.colocalizations([method])[method] == "box_features":
+        units.each(run, f"compare/{method}", list(classes), ByFeatures, classes)
+        return
+    chain = Chain(
+        run,
+        f"compare/{method}",
+        rows=class_rows,
+        size=run.config.compare.objectness_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(BySift, run=run),
+    )
+    write_units(chain, classes, held=False)
+
+
+def _classes(rows: pa.Table) -> list[str]:
+    """Return the classes of the rows without an error."""
+    wnids: list[str] = pc.unique(rows.filter(pc.is_null(rows["error"]))["wnid"]).to_pylist()
+    return wnids
+
+
+def class_rows(run: RunDir, images: ClassImages, columns: Sequence[str] = ()) -> pa.Table:
+    """Return a class's rows that have proposals and a value in each column, by image id."""
+    wnid, files = images
+    where = pc.field("wnid") == wnid
+    for name in ("proposals", *columns):
+        where &= pc.field(name).is_valid()
+    return load(run, files, [*COLUMNS, *columns], where=where).sort_by("image_id").combine_chunks()
+
+
+def choose(
+    model: Colocalization, rows: pa.Table, features: Sequence[npt.NDArray[Any]], config: Compare
+) -> pa.Table:
+    """Let the images of one class choose a proposal each, together.
+
+    Args:
+        model: How proposals are compared.
+        rows: n rows with proposals.
+        features: Of each image's k proposals, [k, d].
+        config: The section of the comparison.
+
+    Returns:
+        Rows of ``CHOICES``.
+    """
+    if len(rows) == 0:
+        return CHOICES.empty_table()
+    boxes = padded([np.array(proposals) for proposals in rows["proposals"].to_pylist()])
+    prior = padded([np.array(scores) for scores in rows["objectness"].to_pylist()])
+    path = model.path(padded(features), prior, boxes, weights(config))
+    seconds = [taken for _, taken in path]
+    choices = [
+        {
+            "image_id": image_id,
+            "wnid": wnid,
+            "split": split,
+            "chosen": [int(chosen[i]) for chosen, _ in path],
+            "seconds": seconds,
+            "n_class": len(rows),
+        }
+        for i, (image_id, wnid, split) in enumerate(
+            zip(*(rows[name].to_pylist() for name in ("image_id", "wnid", "split")), strict=True)
+        )
+    ]
+    return pa.Table.from_pylist(choices, CHOICES)
 
 
 class ByFeatures:
     """A class's boxes by the network's last features, of unit norm: cosine, median gamma."""
 
-    columns: tuple[str, ...] = ("box_features",)
     model = Colocalization(kernel="cosine", gamma="median")
 
-    def __init__(
-        self, run: RunDir, classes: Mapping[str, str], files: Mapping[str, Sequence[str]]
-    ) -> None:
-        self.run, self.classes, self.files = run, classes, files
+    def __init__(self, run: RunDir, classes: Mapping[str, ClassImages]) -> None:
+        self.run, self.classes = run, classes
 
     def __call__(self, unit: str) -> pa.Table:
-        """The rows of ``CHOICES`` of one class."""
-        wnid = self.classes[unit]
-        columns = ["image_id", "wnid", "split", "uri", "proposals", "objectness", *self.columns]
-        where = pc.field("wnid") == wnid
-        for name in ("proposals", *self.columns):
-            where &= pc.field(name).is_valid()
-        rows = cluster.load(self.run, list(self.files[wnid]), columns, where=where)
-        rows = rows.sort_by("image_id")
-        pairs = zip(rows.to_pylist(), self.describe(rows), strict=True)
-        described = [(row, features) for row, features in pairs if features is not None]
-        if not described:
-            return CHOICES.empty_table()
-        found, features = zip(*described, strict=True)
-        boxes = padded([np.array(row["proposals"]) for row in found])
-        prior = padded([np.array(row["objectness"]) for row in found])
-        path = self.model.path(padded(features), prior, boxes, weights(self.run.config.compare))
-        seconds = [taken for _, taken in path]
-        made = [
-            {
-                "image_id": row["image_id"],
-                "wnid": wnid,
-                "split": row["split"],
-                "chosen": [int(chosen[i]) for chosen, _ in path],
-                "seconds": seconds,
-                "n_class": len(found),
-            }
-            for i, row in enumerate(found)
-        ]
-        return pa.Table.from_pylist(made, CHOICES)
-
-    def describe(self, rows: pa.Table) -> list[npt.NDArray[Any] | None]:
-        """The features of each image's k boxes, [k, d], or None where they cannot be had."""
+        """Return the rows of ``CHOICES`` of one class."""
+        rows = class_rows(self.run, self.classes[unit], ["box_features"])
         lengths = pc.list_value_length(rows["proposals"]).to_pylist()
-        lists = rows["box_features"].combine_chunks()
-        return [
-            np.asarray(one.values).astype(np.float32).reshape(k, -1)
-            for one, k in zip(lists, lengths, strict=True)
+        features = [
+            np.asarray(values).astype(np.float32).reshape(k, -1)
+            for values, k in zip(rows["box_features"].to_numpy(), lengths, strict=True)
         ]
+        return choose(self.model, rows, features, self.run.config.compare)
 
 
-class BySift(ByFeatures):
+class BySift(Worker):
     """A class's boxes by visual words, as in the paper: chi2, its gamma, the whole box's words."""
 
-    columns = ()
-
-    def __init__(
-        self, run: RunDir, classes: Mapping[str, str], files: Mapping[str, Sequence[str]]
-    ) -> None:
-        super().__init__(run, classes, files)
+    def __init__(self, device: str, run: RunDir) -> None:
+        self.config = run.config.compare
         self.words = np.load(io.BytesIO(run.read("compare/words.npy")), allow_pickle=False)
         self.model = Colocalization(kernel="chi2", whole_box_features=len(self.words))
 
-    def describe(self, rows: pa.Table) -> list[npt.NDArray[Any] | None]:
-        """See ``ByFeatures``; an image that can no longer be read is left out."""
-        config = self.run.config
-        pixels = read(
-            rows["uri"].to_pylist(),
-            config.compare.objectness_size,
-            config.resources.connections,
-        )
-        return [
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the words of their boxes, all in one list; null without an image."""
+        pairs = zip(pixels, rows.select(["proposals", "error"]).to_pylist(), strict=True)
+        histograms = [
             None
-            if isinstance(one, ImageError)
-            else word_histograms(one, np.array(boxes), self.words)
-            for one, boxes in zip(pixels, rows["proposals"].to_pylist(), strict=True)
+            if row["error"]
+            else word_histograms(image, np.array(row["proposals"]), self.words).ravel()
+            for image, row in pairs
         ]
+        return rows.append_column("words", pa.array(histograms, pa.large_list(pa.float32())))
+
+    def whole(self, rows: pa.Table) -> pa.Table:
+        """Return the rows of ``CHOICES`` of one class; an image that has changed is an error."""
+        good, bad = (rows.filter(pc.equal(pc.is_null(rows["error"]), g)) for g in (True, False))
+        lengths = pc.list_value_length(good["proposals"]).to_pylist()
+        features = [
+            np.asarray(values).reshape(k, -1)
+            for values, k in zip(good["words"].to_numpy(), lengths, strict=True)
+        ]
+        errors = bad.select(["image_id", "wnid", "split", "error"]).to_pylist()
+        chosen = choose(self.model, good, features, self.config)
+        return pa.concat_tables([chosen, pa.Table.from_pylist(errors, CHOICES)])
 
 
 def word_histograms(
     pixels: npt.NDArray[np.uint8], boxes: npt.NDArray[Any], words: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Of each box: [S, S, 3], [k, 4] and [w, 128] -> [k, 10 * w]."""
+    """Return the visual words of each box: [S, S, 3], [k, 4] and [w, 128] -> [k, 10 * w]."""
     descriptors, positions = dense_sift.dense_sift(pixels.mean(2))
     nearest = dense_sift.nearest_words(descriptors, words)
     return dense_sift.box_histograms(nearest, positions, boxes, len(words))
@@ -142,8 +182,8 @@ def word_histograms(
 
 def padded(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Stack n arrays [k_i, ...] -> [n, max k, ...], zeros behind."""
-    longest = max(len(one) for one in arrays)
-    whole = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, one in zip(whole, arrays, strict=True):
-        row[: len(one)] = one
-    return whole
+    longest = max(map(len, arrays))
+    stacked = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return stacked

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import ray
 
 from sensloc.comparison.colocalize import colocalize
 from sensloc.comparison.draw import draw
@@ -30,6 +29,7 @@ from sensloc.scoring.max_box_acc import MaxBoxAcc
 from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import load_methods
 from sensloc.store import provenance
+from sensloc.store.files import load, parquet, stamp
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -110,8 +110,7 @@ class Judge:
 
     def __call__(self, unit: str) -> pa.Table:
         """Return one row per test image and method."""
-        file = f"{self.run.path(MAPS)}/{unit}.parquet"
-        rows = cluster.load(self.run, [file], None, "test", errors=True)
+        rows = load(self.run, [self.run.file(MAPS, unit)], None, "test", errors=True)
         ids = rows["image_id"].to_pylist()
         for column, chosen in self.choices.items():
             index = [chosen.get(image_id) for image_id in ids]
@@ -121,25 +120,20 @@ class Judge:
 
 def _predictions(run: RunDir) -> pa.Table:
     columns = ["image_id", "error", *counts.COLUMNS]
-    return cluster.load(run, run.files(PREDICTIONS), columns, errors=True)
+    return load(run, run.files(PREDICTIONS), columns, errors=True)
 
 
 def _max_box_acc(run: RunDir) -> dict[str, float]:
     """MaxBoxAccV2 of the heat maps that are thresholded, over the test images."""
-    made: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, column in catalogue.thresholds(run.config.compare.methods).items():
-        tasks = [
-            _max_box_acc_of.options(num_cpus=1).remote(run, file, column)
-            for file in run.files(MAPS)
-        ]
-        made[name] = reduce(MaxBoxAcc.merge, ray.get(tasks)).value
-    return made
+        parts = cluster.in_tasks(_max_box_acc_of, run.files(MAPS), run, column, cpus=1)
+        values[name] = reduce(MaxBoxAcc.merge, (part for _, part in parts)).value
+    return values
 
 
-@ray.remote
-def _max_box_acc_of(run: RunDir, file: str, column: str) -> MaxBoxAcc:
-    rows = cluster.load(run, [file], [column, "boxes"], "test")
-    rows = complete(rows, [column])
+def _max_box_acc_of(file: str, run: RunDir, column: str) -> MaxBoxAcc:
+    rows = complete(load(run, [file], [column, "boxes"], "test"), [column])
     if len(rows) == 0:
         return MaxBoxAcc.zeros()
     return MaxBoxAcc.from_batch(threshold.heatmaps(rows, column), true_boxes(rows))
@@ -147,7 +141,7 @@ def _max_box_acc_of(run: RunDir, file: str, column: str) -> MaxBoxAcc:
 
 def _recall(run: RunDir) -> dict[str, float]:
     """Return the recall of the objectness measure's proposals on the test images, in percent."""
-    rows = cluster.load(
+    rows = load(
         run, run.files(MAPS), ["found", "boxes"], "test", where=pc.field("found").is_valid()
     )
     if len(rows) == 0:
@@ -168,7 +162,7 @@ def _write(
     unseen: pa.Table,
     recall: Mapping[str, float],
 ) -> None:
-    config, stamp = run.config.evaluate, cluster.stamp(run)
+    config, metadata = run.config.evaluate, stamp(run)
     pairs = paired.all_differences(judged, config.bootstrap, config.seed, config.iou)
     groups = breakdown(judged, config.bootstrap, config.seed, config.iou)
     written = {
@@ -179,7 +173,7 @@ def _write(
         "unseen": unseen,
     }
     for name, rows in written.items():
-        run.write(f"compare/{name}.parquet", units.parquet(rows, stamp))
+        run.write(f"compare/{name}.parquet", parquet(rows, metadata))
     buffer = io.BytesIO()
     pacsv.write_csv(table, buffer)
     run.write("compare/table.csv", buffer.getvalue())

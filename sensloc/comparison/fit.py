@@ -18,6 +18,7 @@ from sensloc.methods import Fitted, Method, catalogue, constant, linear, proposa
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fit_whole, fitted_methods, save_methods
+from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def _class_candidates(boxes: Sequence[constant.ClassBox], rows: pa.Table) -> Box
 def _colocalization(run: RunDir, name: str) -> Fitted:
     """Choose the pair of weights by the CorLoc of what it chooses for validation images."""
     pairs = weights(run.config.compare)
-    choices = cluster.load(run, run.files(f"compare/{name}"), None)
+    choices = load(run, run.files(f"compare/{name}"), None)
     valid = dict(_choices_of(choices, "validation"))
     columns, iou = ["image_id", "proposals", "boxes"], run.config.evaluate.iou
     parts = cluster.over_files(run, MAPS, columns, _count_choices, valid, iou, split="validation")
@@ -200,7 +201,7 @@ def choices_of(run: RunDir, methods: Mapping[str, Fitted]) -> dict[str, Mapping[
         if isinstance(fitted.method, proposal.ChosenProposal):
             name = fitted.method.column
             best = pairs.index((fitted.facts["mu"], fitted.facts["lambda"]))
-            rows = cluster.load(run, run.files(f"compare/{name}"), columns)
+            rows = load(run, run.files(f"compare/{name}"), columns)
             chosen[name] = {image_id: row[best] for image_id, row in _choices_of(rows, "test")}
     return chosen
 

@@ -1,37 +1,57 @@
-"""The objectness measure: learned from some train images, then a unit per file of maps."""
+"""The objectness measure: learned from some train images, then applied to each that takes part."""
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import ray
 
 from sensloc.baselines import dense_sift, objectness
 from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
-from sensloc.images.decode import Pixels, read
-from sensloc.images.fetch import ImageError
+from sensloc.engine.chain import DECODE, Chain, Worker, write_units
+from sensloc.images.decode import Decoded, Pixels
 from sensloc.methods import catalogue
+from sensloc.stages.fit import maps_of
 from sensloc.store import tables
+from sensloc.store.files import load_unit
+from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
 
 PROPOSALS = "compare/proposals"
 CARRIED = [
-    *("image_id", "uri", "wnid", "class_name", "class_index", "predicted_index", "split"),
-    *("boxes", "source", "map", "error"),
+    *("image_id", "uri", "content", "wnid", "class_name", "class_index", "predicted_index"),
+    *("split", "boxes", "source", "error"),
 ]
+"""What is taken of the sensitivity table beside the heat maps that the run's methods read."""
+
 FAILURES = pa.map_(pa.string(), pa.string())
 RECALL_AT = (10, 100, 1000)
+
+PROPOSED = pa.schema(
+    [
+        ("proposals", pa.list_(tables.BOX)),  # best first, unit xyxy
+        ("objectness", pa.list_(pa.float32())),  # of each, in [0, 1]
+        ("found", pa.list_(pa.int32())),  # boxes among the first RECALL_AT proposals
+        ("failures", FAILURES),  # column -> why it is null, where error is null
+    ]
+)
+"""What is put beside the rows that are ``CARRIED``."""
+
 DESCRIPTORS_PER_WORD = 100
 IMAGES_PER_TASK = 20
+
+
+def carried(run: RunDir) -> list[str]:
+    """Return the columns of the sensitivity table that the comparison's rows begin with."""
+    maps = dict.fromkeys(("map", *maps_of(run)))
+    return [*CARRIED, *maps]
 
 
 def propose(run: RunDir, taken: Draw) -> None:
@@ -41,7 +61,28 @@ def propose(run: RunDir, taken: Draw) -> None:
     """
     if catalogue.wants_proposals(run.config.compare.methods):
         learn_objectness(run)
-    units.each(run, PROPOSALS, units.names(run, "sensitivity"), Proposer, taken)
+    names = units.names(run, "sensitivity")
+    write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
+
+
+def chain(run: RunDir, taken: Draw) -> Chain:
+    """Return how the rows of a unit that take part get their proposals."""
+    wanted = catalogue.wants_proposals(run.config.compare.methods)
+    return Chain(
+        run,
+        PROPOSALS,
+        rows=partial(_rows, taken=taken),
+        size=run.config.compare.objectness_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(Proposer if wanted else Without, run=run),
+    )
+
+
+def _rows(run: RunDir, unit: str, taken: Draw) -> pa.Table:
+    """Return the rows that take part; an image is needed where proposals are wanted."""
+    rows = taken(load_unit(run, "sensitivity", unit, carried(run))).combine_chunks()
+    wanted = catalogue.wants_proposals(run.config.compare.methods)
+    return rows.append_column(DECODE, pa.array([wanted] * len(rows), pa.bool_()))
 
 
 # --------------------------------------------------------------------------- learning
@@ -51,40 +92,38 @@ def learn_objectness(run: RunDir) -> None:
     """Some train images -> ``compare/objectness.json``; ``compare/words.npy`` if SIFT is wanted."""
     config = run.config.compare
     few = draw(run, train=config.objectness_images)
-    columns = ["image_id", "uri", "boxes", "split"]
+    columns = ["image_id", "uri", "content", "boxes", "split"]
     drawn = cluster.over_files(run, "sensitivity", columns, few, split="train")
     rows = pa.concat_tables(drawn).sort_by("image_id").combine_chunks()
-    parts = [rows.slice(i, IMAGES_PER_TASK) for i in range(0, len(rows), IMAGES_PER_TASK)]
-    over = partial(_over_parts, parts, config.objectness_size)
+    over = partial(_over_images, run, rows)
     if not run.exists("compare/objectness.json"):
         log.info("objectness: learning from %d train images", len(rows))
         thetas = objectness.choose_thetas(objectness.merged(over(_theta_counts)))
-        tables_ = objectness.merged(over(partial(_cue_counts, thetas=thetas)))
-        run.write("compare/objectness.json", objectness.Objectness(thetas, tables_).dumps())
+        likelihoods = objectness.merged(over(partial(_cue_counts, thetas=thetas)))
+        run.write("compare/objectness.json", objectness.Objectness(thetas, likelihoods).dumps())
     wanted = "box_words" in catalogue.colocalizations(config.methods).values()
     if wanted and not run.exists("compare/words.npy"):
-        each = -(-DESCRIPTORS_PER_WORD * config.words // len(rows))
-        sample = np.concatenate(list(over(partial(_descriptors, each=each))))
+        share = -(-DESCRIPTORS_PER_WORD * config.words // len(rows))
+        sample = np.concatenate(list(over(partial(_descriptors, count=share))))
         log.info("visual words: %d from %d descriptors", config.words, len(sample))
-        k_means: Any = ray.remote(num_cpus=1)(dense_sift.vocabulary)
-        words = ray.get(k_means.remote(sample, min(config.words, len(sample)), config.seed))
+        count = min(config.words, len(sample))
+        words = cluster.in_task(dense_sift.vocabulary, sample, count, config.seed)
         buffer = io.BytesIO()
         np.save(buffer, words)
         run.write("compare/words.npy", buffer.getvalue())
 
 
-def _over_parts(
-    parts: Sequence[pa.Table], size: int, function: Callable[..., Any]
-) -> Iterator[Any]:
-    """``function(pixels, row)`` of every row whose image can be read, in order."""
-    task: Any = ray.remote(num_cpus=1)(_over_part)
-    for part in ray.get([task.remote(part, size, function) for part in parts]):
-        yield from part
+def _over_images(run: RunDir, rows: pa.Table, function: Callable[..., Any]) -> list[Any]:
+    """Return ``function(pixels, row)`` of every row whose image can be read, in order."""
+    parts = [rows.slice(i, IMAGES_PER_TASK) for i in range(0, len(rows), IMAGES_PER_TASK)]
+    values = dict(cluster.in_tasks(_over_part, parts, run, function, cpus=1))
+    return [value for _, part in sorted(values.items()) for value in part]
 
 
-def _over_part(rows: pa.Table, size: int, function: Callable[..., Any]) -> list[Any]:
-    pairs = zip(read(rows["uri"].to_pylist(), size), rows.to_pylist(), strict=True)
-    return [function(pixels, row) for pixels, row in pairs if not isinstance(pixels, ImageError)]
+def _over_part(rows: pa.Table, run: RunDir, function: Callable[..., Any]) -> list[Any]:
+    images = images_of(rows, run.config.compare.objectness_size, run.config)
+    pairs = zip(images, rows.to_pylist(), strict=True)
+    return [function(image.pixels, row) for image, row in pairs if isinstance(image, Decoded)]
 
 
 def _theta_counts(pixels: Pixels, row: dict[str, Any]) -> objectness.LikelihoodTables:
@@ -99,74 +138,58 @@ def _cue_counts(
     return objectness.cue_counts(pixels, np.array(row["boxes"]), seed, thetas)
 
 
-def _descriptors(pixels: Pixels, row: dict[str, Any], each: int) -> npt.NDArray[np.float32]:
-    """An even sample of an image's descriptors."""
-    found, _ = dense_sift.dense_sift(pixels.mean(2))
-    return np.asarray(found[np.unique(np.linspace(0, len(found) - 1, each).astype(int))])
+def _descriptors(pixels: Pixels, row: dict[str, Any], count: int) -> npt.NDArray[np.float32]:
+    """Return an even sample of an image's descriptors: [at most count, 128]."""
+    descriptors, _ = dense_sift.dense_sift(pixels.mean(2))
+    sample = np.unique(np.linspace(0, len(descriptors) - 1, count).astype(int))
+    return np.asarray(descriptors[sample])
 
 
 # --------------------------------------------------------------------------- proposals
 
 
-class Proposer:
-    """The objectness measure: a file of ``sensitivity/`` in, rows with proposals out."""
+class Proposer(Worker):
+    """The objectness measure: rows and their images in, rows with proposals out."""
 
-    def __init__(self, run: RunDir, taken: Draw) -> None:
-        self.run, self.taken = run, taken
-        self.model = None
-        if catalogue.wants_proposals(run.config.compare.methods):
-            self.model = objectness.Objectness.load(run.at("compare/objectness.json"))
+    def __init__(self, device: str, run: RunDir) -> None:
+        self.model = objectness.Objectness.load(run.at("compare/objectness.json"))
+        self.count = run.config.compare.proposals
 
-    def __call__(self, unit: str) -> pa.Table:
-        """Add ``proposals``, ``objectness``, ``found`` (see RECALL_AT) and ``failures``."""
-        file = f"{self.run.path('sensitivity')}/{unit}.parquet"
-        rows = self.taken(cluster.load(self.run, [file], CARRIED, errors=True))
-        config, made = self.run.config.compare, []
-        for row, pixels in zip(rows.to_pylist(), self._pixels(rows), strict=True):
-            made.append(self._propose(row, pixels, config.proposals))
-        new = pa.schema(
-            [
-                ("proposals", pa.list_(tables.BOX)),  # best first, unit xyxy
-                ("objectness", pa.list_(pa.float32())),  # of each, in [0, 1]
-                ("found", pa.list_(pa.int32())),  # boxes among the first RECALL_AT proposals
-                ("failures", FAILURES),  # column -> why it is null, where error is null
-            ]
-        )
-        return _beside(rows, pa.Table.from_pylist(made, new))
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the columns of ``PROPOSED``."""
+        pairs = zip(rows.to_pylist(), pixels, strict=True)
+        return _beside(rows, [self._propose(row, image) for row, image in pairs])
 
-    def _pixels(self, rows: pa.Table) -> list[Pixels | ImageError | None]:
-        pixels: list[Pixels | ImageError | None] = [None] * len(rows)
-        if self.model is None:
-            return pixels
-        good = np.flatnonzero(np.asarray(pc.is_null(rows["error"])))
-        uris = rows["uri"].take(pa.array(good)).to_pylist()
-        config = self.run.config
-        found = read(uris, config.compare.objectness_size, config.resources.connections)
-        for i, one in zip(good, found, strict=True):
-            pixels[i] = one
-        return pixels
-
-    def _propose(
-        self, row: dict[str, Any], pixels: Pixels | ImageError | None, count: int
-    ) -> dict[str, Any]:
-        if pixels is None or self.model is None:
+    def _propose(self, row: dict[str, Any], pixels: Pixels) -> dict[str, Any]:
+        if row["error"] is not None:
             return {"failures": []}
         try:
-            if isinstance(pixels, ImageError):
-                raise pixels
             seed = objectness.image_seed(row["image_id"])
             boxes, scores = objectness.proposals(pixels, self.model, max(RECALL_AT), seed)
         except Exception as error:  # one image never costs its neighbours
             return {"failures": [("proposals", f"{type(error).__name__}: {error}")]}
         return {
-            "proposals": boxes[:count].tolist(),
-            "objectness": scores[:count].tolist(),
+            "proposals": boxes[: self.count].tolist(),
+            "objectness": scores[: self.count].tolist(),
             "found": objectness.count_found(boxes, np.array(row["boxes"]), RECALL_AT).tolist(),
             "failures": [],
         }
 
 
-def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
-    for name in right.column_names:
-        left = left.append_column(right.schema.field(name), right[name])
-    return left
+class Without(Worker):
+    """No proposals: the rows go through."""
+
+    def __init__(self, device: str, run: RunDir) -> None:
+        pass
+
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the columns of ``PROPOSED``, which are empty."""
+        return _beside(rows, [{"failures": []}] * len(rows))
+
+
+def _beside(rows: pa.Table, proposed: list[dict[str, Any]]) -> pa.Table:
+    """Return the rows with further columns, for the next stage."""
+    rows, new = rows.drop_columns(DECODE), pa.Table.from_pylist(proposed, PROPOSED)
+    for field in PROPOSED:
+        rows = rows.append_column(field, new[field.name])
+    return rows

@@ -1,25 +1,18 @@
-"""What every stage shares: the connection, reading a table, and folding over its files."""
+"""The connection to a Ray cluster, and functions that run in its tasks."""
 
 import logging
 import os
 import secrets
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import ray
-import ray.data
 from ray._private import ray_constants, services
-from ray.data import DataContext
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RaySystemError, RayTaskError
 
-from sensloc.dice import keys
+from sensloc.store.files import image_keys, load
 from sensloc.store.run import RunDir, RunError
 
 FILES_PER_TASK = 16
@@ -42,28 +35,18 @@ GB and not 1.9 for 32 photographs. Results do not change, and other C libraries 
 T = TypeVar("T")
 
 
-def for_tasks() -> dict[str, Any]:
-    """``ray_remote_args_fn`` of a chain's tasks."""
-    return {"max_retries": RETRIES}
-
-
-def for_actors() -> dict[str, Any]:
-    """``ray_remote_args_fn`` of a chain's actors."""
-    return {"max_task_retries": RETRIES}
-
-
 @contextmanager
 def connected() -> Iterator[None]:
-    """On a cluster, see ``connect``.
+    """Join or start a cluster, see ``connect``.
 
     Raises:
-        RunError: workers or nodes died more often than work is tried again.
+        RunError: Workers or nodes died more often than work is tried again.
     """
     connect()
     try:
         yield
     except RayTaskError:
-        raise  # of what was called: an error that we know, or a defect
+        raise  # a known error or a defect of what was called, not of the cluster
     except RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunError(
@@ -76,10 +59,10 @@ def connect(**options: Any) -> None:
     """Join the cluster that this process belongs to, or start one on this machine.
 
     Args:
-        options: of ``ray.init``.
+        options: Arguments of ``ray.init``.
     """
-    named: Any = options.get("address")
-    if services.canonicalize_bootstrap_address(named) is None:  # none is found, as ray.init looks
+    address: Any = options.get("address")
+    if services.canonicalize_bootstrap_address(address) is None:  # none is found, as ray.init looks
         _stay_private()
     # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
@@ -90,18 +73,6 @@ def connect(**options: Any) -> None:
         runtime_env={"env_vars": unset},
         **options,
     )
-    # nothing else bounds how often a chain's work is tried again; Ray 2.63 is the last to have it
-    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
-    for chatter in ("dataset", "_internal.execution.streaming_executor", "_internal.datasource"):
-        logging.getLogger(f"ray.data.{chatter}").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # that there is none
-    for raised_anyway in ("exceptions", "_internal.execution.streaming_executor_state"):
-        logging.getLogger(f"ray.data.{raised_anyway}").setLevel(logging.CRITICAL)
-    context = DataContext.get_current()
-    context.use_datasource_v2 = False  # it starts 32 actors to read any number of files
-    context.raise_original_map_exception = True  # an error of ours stays one of its kind
-    context.enable_progress_bars = False  # units.finish says how far a stage is
-    context.issue_detectors_config.high_memory_detector_config.detection_time_interval_s = -1
 
 
 def _stay_private() -> None:
@@ -114,49 +85,84 @@ def _stay_private() -> None:
 
 
 def room(cpus: float, gpus: float = 0.0, spare: float = 0.0) -> int:
-    """How many actors the cluster has room for now, beside ``spare`` CPUs; 1 at least."""
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = (have.get("CPU", 0) - spare) / cpus
+    """Return how many actors the cluster has room for now, beside ``spare`` CPUs; 1 at least."""
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = (resources.get("CPU", 0) - spare) / cpus
     if gpus:
-        fits = min(fits, have.get("GPU", 0) / gpus)
+        fits = min(fits, resources.get("GPU", 0) / gpus)
     return max(1, int(fits))
 
 
-def stamp(run: RunDir) -> dict[str, str]:
-    """The metadata of every table's schema."""
-    return {"sensloc.config_hash": run.config.fingerprint, "sensloc.run": run.config.name}
+# --------------------------------------------------------------------------- tasks
 
 
-def load(
-    run: RunDir,
-    files: list[str],
-    columns: list[str] | None,
-    split: str | None = None,
-    errors: bool = False,
-    where: pc.Expression | None = None,
-) -> pa.Table:
-    """Some files of a stage, in memory.
+def remote(function: Callable[..., Any], cpus: float, gpus: float = 0.0, **options: Any) -> Any:
+    """Return a function as a Ray task, tried again up to ``RETRIES`` times when its worker dies."""
+    task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
+    return task.options(max_retries=RETRIES, retry_exceptions=[RaySystemError], **options)
+
+
+def result(reference: Any) -> Any:
+    """Return what a task or an actor's method returned, or raise what it raised."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise getattr(error, "cause", None) or error from error
+
+
+def in_task(function: Callable[..., T], *args: Any, cpus: float = 1.0, gpus: float = 0.0) -> T:
+    """Return ``function(*args)``, called in a task of its own."""
+    value: T = result(remote(function, cpus, gpus).remote(*args))
+    return value
+
+
+def in_tasks(
+    function: Callable[..., T],
+    items: Sequence[Any],
+    *args: Any,
+    cpus: float,
+    at_once: int = TASKS_IN_FLIGHT,
+) -> Iterator[tuple[int, T]]:
+    """Call ``function(item, *args)`` for each item in a task of its own.
 
     Args:
-        run: where they are.
-        files: as ``RunDir.files`` gives them.
-        columns: to read; None: all.
-        split: keep this set only; None keeps all.
-        errors: keep the rows that have one.
-        where: keep the rows for which this holds.
+        function: What is called.
+        items: Plain values, each sent to its own task.
+        args: Values that are sent to the cluster once.
+        cpus: Of a task.
+        at_once: Tasks that run, wait for a CPU or for the driver at the same time.
+
+    Yields:
+        An item's index and the result, in the order in which they come.
     """
-    wanted = pc.scalar(True) if where is None else where
-    if split is not None:
-        wanted &= pc.field("split") == split
-    if not errors:
-        wanted &= pc.field("error").is_null()
-    return pads.dataset(files, filesystem=run.arrow).to_table(columns=columns, filter=wanted)
+    shared = ray.put((function, args))
+    task = remote(_call, cpus)
+    pending: dict[Any, int] = {}
+    for index, item in enumerate(items):
+        if len(pending) == at_once:
+            yield _next(pending)
+        pending[task.remote(shared, item)] = index
+    while pending:
+        yield _next(pending)
+
+
+def _call(shared: tuple[Callable[..., Any], tuple[Any, ...]], item: Any) -> Any:
+    function, args = shared
+    return function(item, *args)
+
+
+def _next(pending: dict[Any, int]) -> tuple[int, Any]:
+    (done,), _ = ray.wait(list(pending))
+    return pending.pop(done), result(done)
+
+
+# --------------------------------------------------------------------------- a stage's files
 
 
 def over_files(
     run: RunDir,
     stage: str,
-    columns: list[str],
+    columns: Sequence[str],
     function: Callable[..., T],
     *args: Any,
     split: str | None = None,
@@ -164,79 +170,56 @@ def over_files(
 ) -> Iterator[T]:
     """Map ``function(rows, *args)`` over groups of a stage's files, in Ray tasks.
 
+    Args:
+        run: The run directory.
+        stage: Folder of the run directory.
+        columns: The columns to read.
+        function: From the rows of a group of files to a value.
+        args: Further arguments of the function, sent to the cluster once.
+        split: The only set to keep; None keeps all.
+        errors: Whether rows with an error are kept.
+
     Yields:
         The results in the order in which they come: what is done with them must not depend on it.
     """
-    files = run.files(stage)
-    groups = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
 
-    def apply(group: list[str], function: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def apply(group: list[str], args: tuple[Any, ...]) -> T:
         return function(load(run, group, columns, split, errors), *args)
 
-    for _, result in _in_tasks(run, groups, apply, function, args):
-        yield result
+    cpus = run.config.resources.cpus_per_task
+    for _, value in in_tasks(apply, _groups(run.files(stage)), args, cpus=cpus):
+        yield value
 
 
 def by_file(
-    run: RunDir, stage: str, columns: list[str], function: Callable[..., T], *args: Any
+    run: RunDir, stage: str, columns: Sequence[str], function: Callable[..., T], *args: Any
 ) -> dict[str, T]:
-    """``function(rows, *args)`` of each of a stage's files, all their rows in order.
+    """Return ``function(rows, *args)`` of each of a stage's files, all their rows in order.
 
     Returns:
         The results by file, in the order of the files.
     """
-    files = run.files(stage)
-    groups = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
 
-    def apply(group: list[str], function: Callable[..., T], args: tuple[Any, ...]) -> list[T]:
+    def apply(group: list[str], args: tuple[Any, ...]) -> list[T]:
         return [function(load(run, [file], columns, errors=True), *args) for file in group]
 
-    found: dict[str, T] = {}
-    for group, results in _in_tasks(run, groups, apply, function, args):
-        found |= zip(group, results, strict=True)
-    return {file: found[file] for file in files}
+    groups, cpus = _groups(run.files(stage)), run.config.resources.cpus_per_task
+    values = dict(in_tasks(apply, groups, args, cpus=cpus))
+    return {
+        file: value
+        for index, group in enumerate(groups)
+        for file, value in zip(group, values[index], strict=True)
+    }
 
 
-def _in_tasks(
-    run: RunDir, groups: list[list[str]], function: Callable[..., Any], *args: Any
-) -> Iterator[tuple[list[str], Any]]:
-    """``function(group, *args)`` of each group in a task of its own, as they come."""
-    shared = ray.put((function, args))
-    task = _call.options(num_cpus=run.config.resources.cpus_per_task)
-    pending: dict[Any, list[str]] = {}
-    for group in groups:
-        if len(pending) == TASKS_IN_FLIGHT:
-            yield _next(pending)
-        pending[task.remote(shared, group)] = group
-    while pending:
-        yield _next(pending)
-
-
-def _next(pending: dict[Any, list[str]]) -> tuple[list[str], Any]:
-    (done,), _ = ray.wait(list(pending))
-    return pending.pop(done), ray.get(done)
-
-
-@ray.remote(max_retries=RETRIES)
-def _call(shared: Any, group: list[str]) -> Any:
-    function, args = shared
-    return function(group, *args)
+def _groups(files: list[str]) -> list[list[str]]:
+    return [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
 
 
 def same_rows(run: RunDir, stage: str, other: str) -> bool:
-    """Do two stages hold the same image ids, each exactly once?"""
-    mine, theirs = (
-        np.sort(np.concatenate([*over_files(run, one, ["image_id"], image_keys, errors=True)]))
-        for one in (stage, other)
+    """Return whether two stages hold the same image ids, each exactly once."""
+    first, second = (
+        np.sort(np.concatenate([*over_files(run, name, ["image_id"], image_keys, errors=True)]))
+        for name in (stage, other)
     )
-    return bool((mine[1:] != mine[:-1]).all()) and np.array_equal(mine, theirs)
-
-
-def errors_of(rows: pa.Table) -> int:
-    """How many of the rows have an error."""
-    return len(rows) - int(rows["error"].null_count)
-
-
-def image_keys(rows: pa.Table) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each row's image id: [n]."""
-    return keys(rows["image_id"].to_pylist(), 0)
+    return bool((first[1:] != first[:-1]).all()) and np.array_equal(first, second)

@@ -5,7 +5,7 @@ The registry, which imports no torch: the name of a heat map is the name of its 
 from a pass. Adding a heat map is that file and one line here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 STRIDES = (8, 16, 32)
@@ -42,6 +42,15 @@ MAIN = "gradient"
 """The paper's, which every run makes."""
 
 
+def names() -> tuple[str, ...]:
+    """Return the names of all heat maps, those of inner layers at each of ``STRIDES``."""
+    return tuple(
+        name
+        for kind, entry in KINDS.items()
+        for name in ([f"{kind}_{stride}" for stride in STRIDES] if entry.inner else [kind])
+    )
+
+
 def kind_and_stride(name: str) -> tuple[str, int | None]:
     """Split the name of a heat map: "layercam_16" is ("layercam", 16), "cam" is ("cam", None).
 
@@ -53,8 +62,8 @@ def kind_and_stride(name: str) -> tuple[str, int | None]:
         return name, None
     if kind in KINDS and KINDS[kind].inner and stride.isdecimal() and int(stride) > 1:
         return kind, int(stride)
-    names = [f"{name}_<stride>" if kind.inner else name for name, kind in KINDS.items()]
-    raise ValueError(f"no heat map {name!r}; there are {', '.join(names)}")
+    known = [f"{kind}_<stride>" if entry.inner else kind for kind, entry in KINDS.items()]
+    raise ValueError(f"no heat map {name!r}; there are {', '.join(known)}")
 
 
 def title(name: str) -> str:
@@ -66,3 +75,17 @@ def title(name: str) -> str:
 def column(name: str) -> str:
     """Return the column of a table that holds the heat map: ``map`` is the paper's."""
     return "map" if name == MAIN else f"map_{name}"
+
+
+def names_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the heat maps among the columns of a table, sorted."""
+    found = {MAIN if name == "map" else name.removeprefix("map_") for name in columns}
+    return tuple(sorted(name for name in found if _is_heat_map(name)))
+
+
+def _is_heat_map(name: str) -> bool:
+    try:
+        kind_and_stride(name)
+    except ValueError:
+        return False
+    return True

@@ -51,11 +51,16 @@ def box_mask(boxes: Boxes, grid: int) -> Floats:
 
 
 def partners(image_ids: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
-    """For each image another one, drawn: the next in the order of a hash. [n] indices.
+    """Return for each image the index of another one, which is drawn: [n].
 
     A permutation without fixed points, if there are two images or more.
     """
-    order = np.argsort(keys(image_ids, seed), kind="stable")
-    partner = np.empty(len(order), np.int64)
-    partner[order] = np.roll(order, -1)
-    return partner
+    return next_in_order(keys(image_ids, seed))
+
+
+def next_in_order(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Return for each hash the index of the next larger one; for the largest, of the smallest."""
+    order = np.argsort(hashes, kind="stable")
+    following = np.empty(len(order), np.int64)
+    following[order] = np.roll(order, -1)
+    return following

@@ -1,7 +1,7 @@
 """Images in, heat maps out: batches padded, passed through a network, read, pooled and scaled."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensloc.heatmaps import kind_and_stride
+from sensloc.heatmaps import column, kind_and_stride
 from sensloc.heatmaps.passes import Options, Pass, Reading, look
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import Tap
@@ -60,6 +60,17 @@ class Seen:
     probability: npt.NDArray[np.float32]
     maps: Mapping[str, Maps]
     passed: Pass
+
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Whether every heat map of an image is finite: bool [n]."""
+        finite = [np.isfinite(maps.scale) for maps in self.maps.values()]
+        return np.asarray(np.all(finite, axis=0))
+
+    def columns(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the maps [n, h * w] by their columns, zeros where an image's are not finite."""
+        good = self.finite[:, None]
+        return {column(name): np.where(good, m.values, 0) for name, m in self.maps.items()}
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,11 @@ class MapMaker:
             maps=maps,
             passed=passed,
         )
+
+    def only(self, names: Iterable[str], taps: Iterable[Tap] = ()) -> "MapMaker":
+        """Return a maker of fewer heat maps by the same networks."""
+        readings = {name: self.readings[name] for name in names}
+        return replace(self, readings=readings, taps=tuple(taps))
 
     def _look(self, network: Prepared, x: Tensor, labels: Tensor, random: int) -> Pass:
         readings = [r for r in self.readings.values() if r.random == random]

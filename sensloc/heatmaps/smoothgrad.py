@@ -1,5 +1,7 @@
 """SmoothGrad (Smilkov et al. 2017): the mean gradient over noisy copies of each image."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,5 @@ def mean_gradient(passed: Pass, versions: list[Tensor]) -> Tensor:
     Returns:
         float32 [n, 3, S, S].
     """
-    total = 0
-    for x in versions:
-        total = total + look(passed.prepared, x, passed.labels).sensitivity(PIXELS)
-    return total / len(versions)  # type: ignore[return-value]
+    gradients = (look(passed.prepared, x, passed.labels).sensitivity(PIXELS) for x in versions)
+    return reduce(torch.add, gradients) / len(versions)

@@ -1,8 +1,8 @@
 """From an image file's bytes to the pixels that a network sees: decode, squash.
 
 JPEGs are decoded by TorchCodec, the other formats by Pillow. TorchCodec is where torchvision's
-decoders have gone, with equal pixels: its decoder of JPEGs needs no FFmpeg, and no process that only
-decodes imports torchvision, which takes 1.5 s and 170 MB.
+decoders have gone, with equal pixels: its decoder of JPEGs needs no FFmpeg, and no process that
+only decodes imports torchvision, which takes 1.5 s and 170 MB.
 """
 
 import re
@@ -144,20 +144,23 @@ def read(
     connections: int = 8,
     max_pixels: int = MAX_PIXELS,
     contents: Sequence[str | None] | None = None,
-) -> list[Pixels | ImageError]:
-    """Fetch and decode: one entry per URI, in order.
+) -> list[Decoded | ImageError]:
+    """Fetch and decode images: one entry per URI, in order.
 
     Args:
-        uris: of the images, see ``sensloc.images.fetch``.
+        uris: Where the images are, see ``sensloc.images.fetch``.
         size: S, in pixels.
-        connections: requests at a time.
-        max_pixels: a larger image is refused before it is decoded.
-        contents: the hash that each file must have, as in the manifest; None where any will do.
+        connections: Requests at a time.
+        max_pixels: A larger image is refused before it is decoded.
+        contents: The hash that each file must have, as in the manifest; None where any will do.
+
+    Returns:
+        The image, or the reason why there is none, which begins with the URI.
 
     Raises:
-        StorageError: the storage does not answer, or refuses.
+        StorageError: The storage does not answer, or refuses.
     """
-    found: list[Pixels | ImageError] = []
+    images: list[Decoded | ImageError] = []
     expected = contents or [None] * len(uris)
     for uri, content, data in zip(uris, expected, fetch(uris, connections), strict=True):
         try:
@@ -165,7 +168,7 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            found.append(decode(data, size, max_pixels).pixels)
+            images.append(decode(data, size, max_pixels))
         except ImageError as error:
-            found.append(ImageError(f"{uri}: {error}"))
-    return found
+            images.append(ImageError(f"{uri}: {error}"))
+    return images

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sensloc import heatmaps
+
 CALIBRATED = "_calibrated"
 """The end of the name of a linear map's calibrated twin."""
 
@@ -135,7 +137,7 @@ class Colocalization(Entry):
         return super().work | PROPOSALS_WORK | {self.described_by}
 
 
-METHODS: Mapping[str, Entry] = {
+NAMED: Mapping[str, Entry] = {
     MEAN_BOX: Constant(title="centre box of mean size", in_run=True, paper=12.34),
     TUNED_BOX: Constant(title="constant box, tuned on train", in_run=True, drawn=True),
     "constant_class": ClassMean(title="mean box of the class", told="class"),
@@ -168,7 +170,24 @@ METHODS: Mapping[str, Entry] = {
         ("map_mask",), title="ceiling: the true box as a map", told="truth", drawn=True
     ),
 }
-"""By name, in the order of the tables."""
+"""The methods of a comparison that names none, in the order of the tables."""
+
+
+def _of_heat_map(name: str) -> dict[str, Entry]:
+    """Return the methods that any heat map has."""
+    title, at = heatmaps.title(name), heatmaps.column(name)
+    return {
+        f"{name}_threshold": Threshold(at, title=f"{title}, threshold"),
+        f"{name}_mass": Mass(at, title=f"{title}, central mass"),
+        f"{name}_linear": Linear((at,), title=f"{title}, linear map"),
+    }
+
+
+METHODS: Mapping[str, Entry] = {
+    **{k: line for name in heatmaps.names() for k, line in _of_heat_map(name).items()},
+    **NAMED,
+}
+"""Every method that a comparison can have, by name: those of all heat maps too."""
 
 
 def base(name: str) -> str:
@@ -196,11 +215,11 @@ def _has_twin(name: str) -> bool:
     return isinstance(METHODS[name], Linear)
 
 
-OF_RUN = with_twins(name for name, line in METHODS.items() if line.in_run)
+OF_RUN = with_twins(name for name, line in NAMED.items() if line.in_run)
 """The methods that the run itself fits, in the order of its table."""
 
 
-DRAWN = frozenset({PREDICTS, *(name for name, line in METHODS.items() if line.drawn)})
+DRAWN = frozenset({PREDICTS, *(name for name, line in NAMED.items() if line.drawn)})
 """The methods that the report draws even where there are too many to tell apart."""
 
 CONTROLS = frozenset(name for name, line in METHODS.items() if line.control)

@@ -195,7 +195,8 @@ def _folded(network: nn.Module, marks: Mapping[str, nn.Module]) -> nn.Module:
         marked = tracer.outputs[name]
         with graph.inserting_after(marked):
             mark = graph.call_module(f"marks.{i}", (marked,))
-        marked.replace_all_uses_with(mark, delete_user_cb=lambda user, mark=mark: user is not mark)
+        marked.replace_all_uses_with(mark)
+        mark.args = (marked,)
     folded.recompile()
     return folded.eval().requires_grad_(False)
 

@@ -44,7 +44,7 @@ class Place:
         if self.prefix is None:
             return output
         tokens = output[:, self.prefix :].transpose(1, 2)
-        return tokens.unflatten(2, (self.height, self.width))
+        return tokens.reshape(*tokens.shape[:2], self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _last(calls: Mapping[str, _Call], used: Sequence[str], size: int) -> list[st
     """Return the last module with places, in a list; of a transformer its last block's input."""
     if used and calls[used[-1]].place.prefix is not None:
         return _at_stride(calls, used, size // calls[used[-1]].place.height, size)
-    return used[-1:]
+    return list(used[-1:])
 
 
 def _at_stride(

@@ -22,7 +22,9 @@ from pydantic import ValidationError
 from sensloc.boxes import Boxes
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
-from sensloc.heatmaps.gradient import PREDICTED, MapMaker, map_maker
+from sensloc.heatmaps import names_of
+from sensloc.heatmaps.maker import MapMaker, map_maker
+from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.images.decode import Decoded, Pixels, decode, squash
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.methods import saved
@@ -172,21 +174,32 @@ class Localizer:
                 f"{weights}, not {facts.weights}): install the package versions of "
                 "localizer.json's run"
             )
-        make = map_maker(prepare(network, config, device), config, facts.sensitivity, device)
         with fsspec.open(f"{folder}/{METHOD}", "rb") as file:
-            box = saved.loads(file.read(), f"{folder}/{METHOD}").method
-        return cls(facts, make, saved.of_kind(box, LinearBox))
+            method = saved.loads(file.read(), f"{folder}/{METHOD}").method
+        box, maps = saved.of_kind(method, LinearBox), facts.sensitivity
+        make = map_maker(
+            lambda: network,
+            lambda network, taps: prepare(network, config, device, taps, maps.precision),
+            names_of(box.columns),
+            Options(channels=maps.channels),
+            mean=config.mean,
+            std=config.std,
+            batch_size=maps.batch_size,
+            grid=maps.grid,
+            device=device,
+        )
+        return cls(facts, make, box)
 
     def find(self, pixels: Pixels) -> PredictedBatch:
         """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
-        maps = self.make(pixels, np.full(len(pixels), PREDICTED))
-        finite = np.isfinite(maps.scale)
-        known = np.where(finite[:, None], maps.map, 0)
-        boxes = self.box.of_maps({"map": known})
-        chance = self.facts.confidence(evidence(maps.probability, boxes, known))
-        nan = np.where(finite, 0.0, np.nan)
+        seen = self.make(pixels, np.full(len(pixels), PREDICTED))
+        maps = seen.columns()
+        boxes = self.box.of_maps(maps)
+        first = maps[self.box.columns[0]]
+        chance = self.facts.confidence(evidence(seen.probability, boxes, first))
+        nan = np.where(seen.finite, 0.0, np.nan)
         return PredictedBatch(
-            maps.predicted, maps.score, maps.probability, boxes + nan[:, None], chance + nan
+            seen.predicted, seen.score, seen.probability, boxes + nan[:, None], chance + nan
         )
 
     def predict(self, images: Sequence[AnyImage]) -> list[Prediction]:

@@ -22,6 +22,7 @@ from sensloc.dice import key, keys, lowest
 from sensloc.engine import cluster, units
 from sensloc.errors import DatasetError
 from sensloc.store import tables
+from sensloc.store.files import ROWS_PER_GROUP
 from sensloc.store.run import RunDir
 
 WORK = "work"
@@ -206,8 +207,8 @@ def read_selected(run: RunDir, spans: Sequence[Span], selection: Selection) -> p
 
 def _read_span(run: RunDir, unit: str, start: int, stop: int) -> pa.Table:
     """Return rows of a file; no more groups of rows are read than they need."""
-    size = units.ROWS_PER_GROUP
-    with run.filesystem.open(f"{run.path(ANNOTATIONS)}/{unit}.parquet", "rb") as file:
+    size = ROWS_PER_GROUP
+    with run.filesystem.open(run.file(ANNOTATIONS, unit), "rb") as file:
         groups = range(start // size, -(-stop // size))
         rows = pq.ParquetFile(file).read_row_groups(list(groups))
     return rows.slice(start - groups.start * size, stop - start)

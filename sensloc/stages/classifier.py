@@ -4,13 +4,14 @@ import io
 import logging
 
 import numpy as np
-import ray
 import torch
 
-from sensloc.engine import cluster
-from sensloc.images.decode import decode
-from sensloc.images.fetch import ImageError, fetch
+from sensloc.engine.cluster import in_task
+from sensloc.images.decode import Decoded
+from sensloc.images.fetch import ImageError
 from sensloc.networks.scenes import SceneNet
+from sensloc.store.files import load
+from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -24,25 +25,25 @@ def classifier(run: RunDir) -> None:
     run.require("manifest")
     with run.stage("classifier", "classifier.pt"):
         if isinstance(run.config.classifier, SceneNet):
-            train = ray.remote(num_cpus=1)(_train_scene_net)
-            run.write("classifier.pt", ray.get(train.remote(run)))
+            run.write("classifier.pt", in_task(_train_scene_net, run))
             log.info("classifier: trained on the labels of the train split")
 
 
 def _train_scene_net(run: RunDir) -> bytes:
+    """Return the trained weights as the bytes of their file."""
     from sensloc.networks.scene_net import train
 
     config = run.config.classifier
     assert isinstance(config, SceneNet)
-    rows = cluster.load(run, run.files("manifest"), ["image_id", "uri", "class_index"], "train")
-    rows = rows.sort_by("image_id")
-    pixels = [
-        decode(data, config.input_size).pixels
-        for data in fetch(rows["uri"].to_pylist(), run.config.resources.connections)
-        if not isinstance(data, ImageError)
-    ]
-    if len(pixels) < len(rows):
-        raise RunError(f"{len(rows) - len(pixels)} scenes cannot be read: make the manifest again")
+    columns = ["image_id", "uri", "content", "class_index"]
+    rows = load(run, run.files("manifest"), columns, "train").sort_by("image_id")
+    images = images_of(rows, config.input_size, run.config)
+    errors = [image for image in images if isinstance(image, ImageError)]
+    if errors:
+        raise RunError(
+            f"{len(errors)} scenes cannot be read, the first: {errors[0]}: make the manifest again"
+        )
+    pixels = [image.pixels for image in images if isinstance(image, Decoded)]
     state = train(
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
         torch.tensor(rows["class_index"].to_pylist()),

@@ -18,6 +18,7 @@ from sensloc.rows import true_boxes
 from sensloc.scoring import corloc, counts
 from sensloc.stages.fit import fitted_methods
 from sensloc.store import tables
+from sensloc.store.files import load, parquet, stamp
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def evaluate(run: RunDir) -> None:
         corlocs = corloc_table(table, list(methods), config.evaluate)
         if len(corlocs) == 0:
             raise RunError(f"{run.at('sensitivity')}: no test image without an error")
-        run.write("corloc/corloc.parquet", units.parquet(corlocs, cluster.stamp(run)))
+        run.write("corloc/corloc.parquet", parquet(corlocs, stamp(run)))
         run.write("table.md", corloc_markdown(corlocs, config, errors))
         facts |= {"test_images": corlocs["n_images"][0].as_py(), "test_errors": errors}
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
@@ -52,8 +53,7 @@ def evaluate(run: RunDir) -> None:
 
 def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
     """Return the predictions for the test images of a file of the sensitivity table."""
-    file = f"{run.path('sensitivity')}/{unit}.parquet"
-    rows = cluster.load(run, [file], None, "test", errors=True)
+    rows = load(run, [run.file("sensitivity", unit)], None, "test", errors=True)
     return predict(rows, methods, run.config.evaluate.iou)
 
 

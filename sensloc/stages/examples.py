@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from sensloc.images.decode import Pixels, read
+from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
 
 COLUMNS = (
@@ -59,16 +60,15 @@ def examples(
         for row in part.to_pylist():
             predictions[row["image_id"]][row["method"]] = row
     rows = [row_of[image_id] for image_id in image_ids]
-    pixels = read(
-        [row["uri"] for row in rows],
-        size,
-        run.config.resources.connections,
-        run.config.dataset.max_pixels,
-        [row["content"] for row in rows],
-    )
+    files = pa.Table.from_pylist([{name: row[name] for name in ("uri", "content")} for row in rows])
+    images = images_of(files, size, run.config)
     return [
-        Example(row, decoded, {m: of_image[m] for m in methods if m in of_image})
-        for row, decoded in zip(rows, pixels, strict=True)
+        Example(
+            row,
+            image if isinstance(image, ImageError) else image.pixels,
+            {m: of_image[m] for m in methods if m in of_image},
+        )
+        for row, image in zip(rows, images, strict=True)
         for of_image in [predictions[row["image_id"]]]
     ]
 

@@ -12,17 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sensloc.boxes import Boxes
-from sensloc.engine.cluster import image_keys, over_files
+from sensloc.engine.cluster import over_files
+from sensloc.heatmaps import column
 from sensloc.methods import Fitted, catalogue, constant, linear, saved
 from sensloc.methods.least_squares import NormalEquations
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
+from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
-
-COLUMNS = ("map",)
-"""The heat maps of the sensitivity table that the run's linear map reads."""
 
 Subset = Callable[[pa.Table, str], npt.NDArray[np.bool_]]
 """From n rows and the name of their split to those that take part: bool [n]."""
@@ -30,6 +29,11 @@ Subset = Callable[[pa.Table, str], npt.NDArray[np.bool_]]
 
 Candidates = Callable[[npt.NDArray[np.float64]], Boxes]
 """From features [n, d] to the boxes of c candidates: [c, n, 4]."""
+
+
+def maps_of(run: RunDir) -> tuple[str, ...]:
+    """Return the columns of the heat maps that the run's linear map reads."""
+    return tuple(column(name) for name in run.config.fit.maps)
 
 
 def everything(rows: pa.Table, split: str) -> npt.NDArray[np.bool_]:
@@ -98,7 +102,7 @@ def fit(run: RunDir) -> None:
     run.require("sensitivity")
     config = run.config
     with run.stage("fit", saved.FOLDER, "fit.json") as facts:
-        learned = fit_whole(run, "sensitivity", COLUMNS)
+        learned = fit_whole(run, "sensitivity", maps_of(run))
         n_train = learned.sums.n
         columns, share = ["image_id", "boxes"], constant.MOST_IMAGES / n_train
         over = over_files(run, "sensitivity", columns, _sample_of_truth, share, split="train")

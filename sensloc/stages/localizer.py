@@ -2,22 +2,22 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 import sensloc
-from sensloc.engine import cluster, units
-from sensloc.heatmaps.gradient import PREDICTED
-from sensloc.images.decode import read
-from sensloc.images.fetch import ImageError
+from sensloc.engine import units
+from sensloc.engine.chain import DECODE, Chain, Worker, write_units
+from sensloc.heatmaps import column
+from sensloc.heatmaps.passes import PREDICTED
+from sensloc.images.decode import Pixels
 from sensloc.methods import catalogue, saved
 from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_indices, class_names
-from sensloc.networks.prepare import prepare
 from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
 from sensloc.prediction.localizer import FORMAT, HeldOutAccuracy, LocalizerFacts
@@ -25,8 +25,9 @@ from sensloc.prediction.localizer import METHOD as METHOD_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
-from sensloc.stages.sensitivity import load_network_of, map_maker, require_same_weights
+from sensloc.stages.sensitivity import map_maker, require_same_weights
 from sensloc.store import tables
+from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ JUDGED, CONFIDENCE = "judged", "confidence"
 
 COLUMNS = (
     "image_id", "uri", "content", "split", "class_index", "predicted_index", "probability", "boxes",
-    "map",
+    "error",
 )  # fmt: skip
+"""What is read of the sensitivity table, the maps aside."""
 
 
 def localizer(run: RunDir) -> None:
@@ -52,21 +54,12 @@ def localizer(run: RunDir) -> None:
     """
     run.require("evaluate")
     weights = require_same_weights(run)
-    resources = run.config.resources
     outputs = ("localizer", JUDGED, CONFIDENCE)
     with run.stage("localizer", *outputs, of={"weights": weights}) as facts:
-        units.each(
-            run,
-            JUDGED,
-            units.names(run, "sensitivity"),
-            Judge,
-            cpus=resources.cpus_per_actor,
-            gpus=resources.gpus_per_actor,
-            actors=resources.actors,
-        )
+        write_units(chain(run), {unit: unit for unit in units.names(run, "sensitivity")})
         columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
-        rows = cluster.load(run, run.files(JUDGED), columns, errors=True)
-        errors = cluster.errors_of(rows)
+        rows = load(run, run.files(JUDGED), columns, errors=True)
+        errors = errors_of(rows)
         parts = {name: _of(rows, name) for name in ("validation", "test")}
         if any(len(right) == 0 for _, right in parts.values()):
             raise RunError(f"{run.at(JUDGED)}: no validation or no test image without an error")
@@ -83,82 +76,88 @@ def localizer(run: RunDir) -> None:
     )
 
 
-class Judge:
-    """A network: a file of maps in, how right the boxes of predicted classes are out."""
+def chain(run: RunDir) -> Chain:
+    """Return how the held-out rows of a unit are judged by their predicted classes."""
+    return Chain(
+        run,
+        JUDGED,
+        rows=_rows,
+        size=run.config.classifier.input_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(Judge, run=run),
+    )
 
-    def __init__(self, run: RunDir) -> None:
-        config = run.config
-        device = "cuda" if config.resources.gpus_per_actor else "cpu"
-        torch.set_num_threads(1)
-        self.run = run
+
+def _rows(run: RunDir, unit: str) -> pa.Table:
+    """Return a unit's held-out rows; an image is needed where another class was predicted."""
+    held_out = pc.field("split").isin(["validation", "test"]) & pc.field("error").is_null()
+    maps = [column(name) for name in run.config.fit.maps]
+    rows = load_unit(run, "sensitivity", unit, [*COLUMNS, *maps], held_out)
+    other = pc.not_equal(rows["predicted_index"], rows["class_index"])
+    if run.config.sensitivity.label == "predicted":
+        other = pa.array(np.zeros(len(rows), bool))
+    return rows.append_column(DECODE, other)
+
+
+class Judge(Worker):
+    """The run's network and its fitted map: how right are the boxes of predicted classes?"""
+
+    def __init__(self, device: str, run: RunDir) -> None:
         self.method = saved.of_kind(fitted_methods(run)[METHOD].method, LinearBox)
-        self.make = map_maker(run, prepare(load_network_of(run), config.classifier, device), device)
+        self.config, self.make = run.config, map_maker(run, run.config.fit.maps, device)
 
-    def __call__(self, unit: str) -> pa.Table:
-        """Rows of ``tables.JUDGED``."""
-        file = f"{self.run.path('sensitivity')}/{unit}.parquet"
-        held_out = pc.field("split").isin(["validation", "test"])
-        rows = cluster.load(self.run, [file], list(COLUMNS), where=held_out).combine_chunks()
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the maps and the probability of the predicted class."""
+        wanted = np.flatnonzero(np.asarray(pc.and_(rows[DECODE], pc.is_null(rows["error"]))))
+        if len(wanted) == 0:
+            return rows
+        seen = self.make(pixels[wanted], np.full(len(wanted), PREDICTED))
+        errors = np.array(rows["error"].to_pylist(), object)
+        errors[wanted[~seen.finite]] = "the derivative is not finite"
+        at = wanted[seen.finite]
+        probability = np.array(rows["probability"])
+        probability[at] = seen.probability[seen.finite]
+        new = {
+            "probability": pa.array(probability, pa.float32()),
+            "error": pa.array(errors, pa.string()),
+        }
+        for name, values in seen.columns().items():
+            maps = vectors(rows, name).copy()
+            maps[at] = values[seen.finite]
+            new[name] = tables.fixed(maps, pa.float32())
+        return pa.table({name: rows[name] for name in rows.column_names} | new, rows.schema)
+
+    def whole(self, rows: pa.Table) -> pa.Table:
+        """Return rows of ``tables.JUDGED``."""
         if len(rows) == 0:
             return tables.JUDGED.empty_table()
-        maps = vectors(rows, "map").astype(np.float64)
+        maps = {name: vectors(rows, name) for name in self.method.columns}
         probability = np.array(rows["probability"], np.float64)
-        errors: list[str | None] = [None] * len(rows)
-        wrong = pc.not_equal(rows["predicted_index"], rows["class_index"])
-        if self.run.config.sensitivity.label == "truth":
-            self._predicted(rows, np.flatnonzero(wrong), maps, probability, errors)
-        boxes = self.method.of_maps({"map": maps})
+        boxes = self.method.of_maps(maps)
+        first = maps[self.method.columns[0]]
         iou = corloc.best_iou(boxes, true_boxes(rows))
-        seen = evidence(probability, boxes, maps)
-        right = pa.array(iou >= self.run.config.evaluate.iou)
-        good = pa.array([error is None for error in errors])
+        right = pa.array(iou >= self.config.evaluate.iou)
         columns = {
             "image_id": rows["image_id"],
             "split": rows["split"],
-            "recognised": pc.invert(wrong),
+            "recognised": pc.equal(rows["predicted_index"], rows["class_index"]),
             "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
             "iou": iou.astype(np.float32),
-            "evidence": tables.fixed(seen, pa.float64()),
-            "correct": pc.if_else(good, right, None),
-            "error": pa.array(errors, pa.string()),
+            "evidence": tables.fixed(evidence(probability, boxes, first), pa.float64()),
+            "correct": pc.if_else(pc.is_null(rows["error"]), right, None),
+            "error": rows["error"],
         }
         return pa.table(columns, tables.JUDGED)
 
-    def _predicted(
-        self, rows: pa.Table, which: Any, maps: Any, probability: Any, errors: list[str | None]
-    ) -> None:
-        """Fill in the maps of predicted classes, in place, for some of the rows."""
-        config = self.run.config
-        some = rows.take(pa.array(which))
-        read_ones = read(
-            some["uri"].to_pylist(), config.classifier.input_size, config.resources.connections,
-            config.dataset.max_pixels, some["content"].to_pylist(),
-        )  # fmt: skip
-        step = config.sensitivity.batch_size
-        fine = [(i, one) for i, one in zip(which, read_ones, strict=True) if _ok(one, i, errors)]
-        for start in range(0, len(fine), step):
-            index, pixels = zip(*fine[start : start + step], strict=True)
-            made = self.make(np.stack(pixels), np.full(len(index), PREDICTED))
-            for at, i in enumerate(index):
-                if np.isfinite(made.scale[at]):
-                    maps[i], probability[i] = made.map[at], made.probability[at]
-                else:
-                    errors[i] = "the derivative is not finite"
-
-
-def _ok(one: Any, i: int, errors: list[str | None]) -> bool:
-    if isinstance(one, ImageError):
-        errors[i] = str(one)
-    return not isinstance(one, ImageError)
-
 
 def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
-    """Evidence [n, k] and outcomes [n] of one set's rows without errors."""
-    mine = rows.filter((pc.field("split") == split) & pc.field("error").is_null())
-    return vectors(mine, "evidence"), np.array(mine["correct"], bool)
+    """Return the evidence [n, k] and the outcomes [n] of a set's rows without an error."""
+    good = rows.filter((pc.field("split") == split) & pc.field("error").is_null())
+    return vectors(good, "evidence"), np.array(good["correct"], bool)
 
 
 def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
+    """Return how well a confidence keeps what it promises on evidence [n, k] and outcomes [n]."""
     chance = confidence(seen)
     bins = reliability(chance, right)
     return HeldOutAccuracy(
@@ -171,16 +170,17 @@ def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
 
 
 def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
-    """``tables.CONFIDENCE``, as the bytes of its file."""
+    """Return ``tables.CONFIDENCE`` as the bytes of its file."""
     good = rows.filter(pc.is_null(rows["error"])).sort_by("image_id")
     chance = confidence(vectors(good, "evidence")).astype(np.float32)
     table = good.drop_columns(["evidence", "error"]).append_column("confidence", pa.array(chance))
-    return units.parquet(table.cast(tables.CONFIDENCE), cluster.stamp(run))
+    return parquet(table.cast(tables.CONFIDENCE), stamp(run))
 
 
 def _export(
     run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, HeldOutAccuracy]
 ) -> None:
+    """Write the folder ``localizer``: the facts last, so that it is whole when they are there."""
     config = run.config
     wnids = tuple(class_indices(config.classifier))
     classifier = config.classifier

@@ -36,6 +36,7 @@ from sensloc.stages.annotations import (
     read_selected,
 )
 from sensloc.store import tables
+from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -167,8 +168,7 @@ def _errors(rows: pa.Table) -> list[str]:
 
 def assign(run: RunDir, unit: str, split: Split, classes: Mapping[str, int]) -> pa.Table:
     """Return a unit of ``work/inspected`` with split and class_index filled in."""
-    file = f"{run.path(INSPECTED)}/{unit}.parquet"
-    rows = cluster.load(run, [file], None, errors=True).to_pylist()
+    rows = load_unit(run, INSPECTED, unit).to_pylist()
     for row in rows:
         row["class_index"] = classes.get(row["wnid"])
         if row["error"] is None:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.datasets.files import IMAGE_SUFFIXES, chunks
-from sensloc.engine import cluster, units
+from sensloc.engine import units
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.stages import annotations
 from sensloc.store import tables
+from sensloc.store.files import errors_of, load
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
             spans = sample.spans(facts["images_per_shard"])
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
             units.each_quick(run, INDEX, todo, pack_images, sample.selection)
-            packed = cluster.load(run, run.files(INDEX), ["shard", "error"], errors=True)
-            errors = cluster.errors_of(packed)
+            packed = load(run, run.files(INDEX), ["shard", "error"], errors=True)
+            errors = errors_of(packed)
             facts |= {"images": len(packed) - errors, "errors": errors}
             facts |= {"shards": pc.count_distinct(packed["shard"]).as_py()}
         run.remove(annotations.WORK)

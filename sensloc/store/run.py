@@ -106,7 +106,7 @@ class RunDir:
 
     @property
     def arrow(self) -> pafs.FileSystem:
-        """The same file system for pyarrow and Ray Data."""
+        """The same file system for pyarrow."""
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
 
     def at(self, name: str) -> str:
@@ -122,6 +122,10 @@ class RunDir:
         files = self.filesystem
         files.invalidate_cache()  # other processes write here too
         return sorted(files.glob(f"{self.path(stage)}/*.parquet"))
+
+    def file(self, stage: str, unit: str) -> str:
+        """Return the path of a unit's Parquet file, as ``files`` gives it."""
+        return self.path(f"{stage}/{unit}.parquet")
 
     def exists(self, name: str) -> bool:
         """Tell whether there is such a file or folder."""

@@ -3,9 +3,11 @@
 Those of paired statistics stand with them in ``sensloc/scoring``.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 BOX = pa.list_(pa.float32(), 4)
 """xyxy in the unit square of the original image."""
@@ -45,24 +47,36 @@ MANIFEST = pa.schema(
 """One row per annotated image."""
 
 
-def sensitivity(grid: int) -> pa.Schema:
-    """Return the manifest's columns and the map's: one row per row of the manifest."""
+def sensitivity(widths: Mapping[str, int]) -> pa.Schema:
+    """Return the manifest's columns and those of heat maps: one row per row of the manifest.
+
+    Args:
+        widths: The cells of each heat map, by the column that holds it.
+    """
     fields = [field for field in MANIFEST if field.name != "error"]
+    maps = [field for column, width in widths.items() for field in heat_map(column, width)]
     return pa.schema(
         [
             *fields,
             ("predicted_index", pa.int64()),  # the classifier's highest score
             ("score", pa.float32()),  # the logit that was differentiated
             ("probability", pa.float32()),  # its softmax
-            # row-major, map / map_scale, in [0, 1]; float16 values (2^-11 steps and finer) in a
-            # type that Spark reads too, and no larger on disk
-            ("map", pa.list_(pa.float32(), grid * grid)),
-            ("map_scale", pa.float32()),  # the pooled map's maximum
-            ("map_height", pa.int32()),  # G
-            ("map_width", pa.int32()),  # G
+            *maps,
             ("error", pa.string()),
         ]
     )
+
+
+def heat_map(column: str, width: int) -> list[pa.Field]:
+    """Return the columns of a heat map of ``width`` cells."""
+    return [
+        # row-major, over its scale, in [0, 1]; float16 values (2^-11 steps and finer) in a type
+        # that Spark reads too, and no larger on disk
+        pa.field(column, pa.list_(pa.float32(), width)),
+        pa.field(f"{column}_scale", pa.float32()),  # the map's maximum; less its minimum if signed
+        pa.field(f"{column}_height", pa.int32()),  # cells
+        pa.field(f"{column}_width", pa.int32()),  # cells
+    ]
 
 
 PREDICTIONS = pa.schema(
@@ -161,3 +175,9 @@ CORLOC = pa.schema(
 def fixed(values: Any, kind: pa.DataType) -> pa.FixedSizeListArray:
     """Make a column of fixed-size lists of an array [n, k], not value by value."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind), values.shape[1])
+
+
+def nullable(values: Any, good: Any, kind: pa.DataType) -> pa.Array:
+    """Return an array [n] or [n, k] as a column that is null where ``good`` [n] is false."""
+    column = fixed(values, kind) if values.ndim == 2 else pa.array(values, kind)
+    return pc.if_else(pa.array(good), column, pa.scalar(None, column.type))

@@ -4,8 +4,8 @@ import json
 
 import pyarrow.compute as pc
 
-from sensloc.engine import cluster
 from sensloc.report import exports
+from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
 TRUTH = ("image_id", "uri", "wnid", "class_name", "width", "height", "boxes")
@@ -25,10 +25,10 @@ def coco(run: RunDir) -> str:
     """
     run.require("evaluate")
     stage = "compare/predictions" if run.finished("compare") else "predictions"
-    images = cluster.load(run, run.files("sensitivity"), list(TRUTH), "test").sort_by("image_id")
+    images = load(run, run.files("sensitivity"), list(TRUTH), "test").sort_by("image_id")
     truth = exports.coco_truth(images.to_pylist(), run.config.name)
     run.write("coco/truth.json", json.dumps(truth))
-    boxes = cluster.load(run, run.files(stage), ["image_id", "wnid", "method", "box"])
+    boxes = load(run, run.files(stage), ["image_id", "wnid", "method", "box"])
     methods = sorted(boxes["method"].unique().to_pylist())
     for method in methods:
         rows = boxes.filter(pc.equal(boxes["method"], method)).sort_by("image_id").to_pylist()

@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow.compute as pc
 
-from sensloc.engine import cluster
 from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
 from sensloc.report.sheet import SheetImage, choose, contact_sheet
 from sensloc.stages.examples import Example, examples
+from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
 
 METHOD = catalogue.PREDICTS
@@ -21,7 +21,7 @@ def figure(run: RunDir) -> None:
     """
     run.require("evaluate")
     with run.stage("figure", "examples.png"):
-        judged = cluster.load(
+        judged = load(
             run,
             run.files("predictions"),
             ["image_id", "wnid", "correct"],

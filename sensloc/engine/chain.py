@@ -1,0 +1,254 @@
+"""The one chain from a unit to its file: rows, images, batches, a worker, a table.
+
+A unit's rows are listed and their images fetched, checked and decoded in a task; an actor that
+holds a worker on a device takes them in batches and writes the file. Rows travel with the pixels.
+A unit whose decoding kills its process again and again is decoded image by image in child
+processes, so that the image that does it is a row with its reason.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+from sensloc.engine import cluster, units
+from sensloc.engine.pool import EVERY, Pool
+from sensloc.images.decode import Pixels
+from sensloc.images.fetch import ImageError
+from sensloc.store.images import images_of
+from sensloc.store.run import RunDir
+
+log = logging.getLogger(__name__)
+
+DECODE = "decode"
+"""A column by which a rows function marks the rows whose image is needed; without it, all are."""
+
+CRASHES = (WorkerCrashedError, OutOfMemoryError)
+"""What Ray raises when a task's process has died ``cluster.RETRIES`` times."""
+
+Rows = Callable[[RunDir, Any], pa.Table]
+"""From a run and what is known of a unit to its rows: ``image_id``, ``uri``, ``error``, ``content``
+where it is known, and whatever else the worker reads. It can be pickled."""
+
+
+class Worker:
+    """Makes a table from rows and their images; an actor holds one."""
+
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return a row for each row of a batch.
+
+        Args:
+            rows: n rows of a unit, those with an error among them.
+            pixels: Their images, uint8 [n, S, S, 3]; zeros where none was decoded.
+        """
+        raise NotImplementedError
+
+    def whole(self, table: pa.Table) -> pa.Table:
+        """Return a unit's file, given what was returned for its batches, in the order of rows."""
+        return table
+
+
+@dataclass(frozen=True)
+class Images:
+    """A unit's rows and the images that could be decoded.
+
+    Attributes:
+        rows: [n], errors of decoding among them.
+        at: Which rows have an image, int64 [k], ascending.
+        pixels: Those images, uint8 [k, S, S, 3].
+    """
+
+    rows: pa.Table
+    at: Any
+    pixels: Pixels
+
+    def through(self, worker: Worker, batch_size: int) -> pa.Table:
+        """Return what a worker makes of the rows, in batches; those with an image come first."""
+        without = np.setdiff1d(np.arange(len(self.rows)), self.at)
+        order = np.concatenate([self.at, without])
+        tables = []
+        for start in range(0, max(len(order), 1), batch_size):
+            index, images = order[start : start + batch_size], self.pixels[start:][:batch_size]
+            pixels = np.zeros((len(index), *self.pixels.shape[1:]), np.uint8)
+            pixels[: len(images)] = images
+            tables.append(worker(self.rows.take(pa.array(index)), pixels))
+        made = pa.concat_tables(tables)
+        return worker.whole(made.take(pa.array(np.argsort(order))) if len(without) else made)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the units of a stage are made of.
+
+    Attributes:
+        run: The run directory.
+        stage: Folder of the run directory.
+        rows: Gives a unit's rows.
+        size: S, the side of the squashed images in pixels.
+        batch_size: Rows that the worker gets at a time, at most.
+        worker: Makes the worker, given the name of a torch device.
+    """
+
+    run: RunDir
+    stage: str
+    rows: Rows
+    size: int
+    batch_size: int
+    worker: Callable[[str], Worker]
+
+    def images(self, what: Any, isolated: bool) -> Images:
+        """Return a unit's rows with their images.
+
+        Width and height are filled in where the rows do not know them.
+
+        Args:
+            what: What the rows function is told of the unit.
+            isolated: Whether each image is decoded in a child process.
+        """
+        rows = self.rows(self.run, what)
+        errors = rows["error"].to_pylist()
+        needed = pc.is_null(rows["error"])
+        if DECODE in rows.column_names:
+            needed = pc.and_(needed, rows[DECODE])
+        wanted = np.flatnonzero(np.asarray(needed))
+        images = images_of(rows.take(pa.array(wanted)), self.size, self.run.config, isolated)
+        pixels = np.zeros((len(wanted), self.size, self.size, 3), np.uint8)
+        at: list[int] = []
+        sizes: dict[int, tuple[int, int]] = {}
+        for i, image in zip(wanted.tolist(), images, strict=True):
+            if isinstance(image, ImageError):
+                errors[i] = str(image)
+            else:
+                pixels[len(at)] = image.pixels
+                sizes[i] = (image.width, image.height)
+                at.append(i)
+        rows = _with(rows, "error", errors)
+        for side, name in enumerate(("width", "height")):
+            if name in rows.column_names and rows[name].null_count:
+                known = rows[name].to_pylist()
+                filled = [sizes[i][side] if i in sizes else v for i, v in enumerate(known)]
+                rows = _with(rows, name, filled)
+        return Images(rows, np.array(at, np.int64), pixels[: len(at)])
+
+    def write(self, worker: Worker, unit: str, images: Images) -> units.Written:
+        """Write a unit's file."""
+        table = images.through(worker, self.batch_size)
+        return units.write(self.run, self.stage, unit, table)
+
+
+def _with(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    where = rows.schema.get_field_index(name)
+    field = rows.schema.field(name)
+    return rows.set_column(where, field, pa.array(values, field.type))
+
+
+# --------------------------------------------------------------------------- on the cluster
+
+
+def write_units(chain: Chain, units_: Mapping[str, Any], held: bool = True) -> list[str]:
+    """Write ``<stage>/<unit>.parquet`` for every unit that has none yet.
+
+    Args:
+        chain: What the units are made of.
+        units_: By the name of each unit, what the rows function is told of it.
+        held: Whether workers are held by actors, as ``[resources]`` says: those that have a
+            network. Others are quickly made, and work in the task that decodes.
+
+    Returns:
+        The units that were missing.
+    """
+    run, stage, resources = chain.run, chain.stage, chain.run.config.resources
+    todo = units.missing(run, stage, units_)
+    if not todo:
+        return todo
+    pool = None
+    if held:
+        pool = Pool(
+            partial(_writer, chain),
+            min(resources.actors, len(todo)),
+            resources.cpus_per_actor,
+            resources.gpus_per_actor,
+            spare=2 * resources.cpus_per_task,
+            calls=2,
+        )
+    try:
+        units.report(_flow(chain, units_, todo, pool), run, stage, len(todo))
+    finally:
+        if pool:
+            pool.close()
+    return todo
+
+
+def _flow(
+    chain: Chain, units_: Mapping[str, Any], todo: list[str], pool: Pool | None
+) -> Iterator[units.Written]:
+    """Decode units in tasks, no more than there is room for, and hand them to the actors."""
+    shared, isolated = ray.put(chain), False
+    cpus = chain.run.config.resources.cpus_per_task if pool else 1.0
+    task = cluster.remote(_decode if pool else _make, cpus, num_returns=2)
+    queue, ready = deque(todo), deque[tuple[str, Any]]()
+    decoding: dict[Any, tuple[str, bool, Any]] = {}
+    while queue or decoding or ready or (pool and pool.pending):
+        if pool:
+            pool.resize(len(queue) + len(decoding) + len(ready))
+        while queue and len(decoding) + len(ready) < _at_once(cpus, pool):
+            unit = queue.popleft()
+            status, images = task.remote(shared, unit, units_[unit], isolated)
+            decoding[status] = (unit, isolated, images)
+        while pool and ready and pool.free:
+            pool.submit(*ready.popleft())
+        done, _ = ray.wait([*decoding, *(pool.pending if pool else ())], timeout=EVERY)
+        for reference in done:
+            if reference not in decoding:
+                yield pool.take(reference)  # type: ignore[union-attr]
+                continue
+            unit, alone, images = decoding.pop(reference)
+            try:
+                written = cluster.result(reference)
+            except CRASHES as error:
+                if alone:
+                    raise
+                log.warning("workers died again and again (%s): decoding image by image", error)
+                isolated = True
+                queue.appendleft(unit)
+                continue
+            if pool:
+                ready.append((unit, images))
+            else:
+                yield written
+
+
+def _at_once(cpus: float, pool: Pool | None) -> int:
+    """Return how many units may be in memory: those at work, and two that wait for each actor."""
+    if pool is None:
+        return 2 * cluster.room(cpus)
+    actors = len(pool.working)
+    return 2 * actors + 1 + cluster.room(cpus, spare=actors * pool.cpus)
+
+
+def _decode(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[None, Images]:
+    return None, chain.images(what, isolated)
+
+
+def _make(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[units.Written, None]:
+    return chain.write(_worker(chain, "cpu"), unit, chain.images(what, isolated)), None
+
+
+def _writer(chain: Chain) -> Callable[[str, Images], units.Written]:
+    """Make the worker of an actor."""
+    gpus = chain.run.config.resources.gpus_per_actor
+    return partial(chain.write, _worker(chain, "cuda" if gpus else "cpu"))
+
+
+def _worker(chain: Chain, device: str) -> Worker:
+    torch.set_num_threads(1)  # more would sum in another order: more actors are as fast
+    return chain.worker(device)

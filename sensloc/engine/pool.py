@@ -1,0 +1,150 @@
+"""Actors that each hold one worker: as many as there is room for, more as machines come.
+
+An actor is made without arguments and gets them with each call. So nothing that it needs to start
+again on another machine can be lost, and what hinders a worker is the error of a call, said once.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RaySystemError
+
+from sensloc.engine import cluster
+
+EVERY = 2.0
+"""Seconds between two looks at how large the cluster is."""
+
+
+class Holder:
+    """The actor: it makes its worker when it is first called, and keeps it."""
+
+    def __init__(self) -> None:
+        self.worker: Callable[..., Any] | None = None
+
+    def work(self, make: Sequence[Any], *inputs: Any) -> Any:
+        """Call the worker.
+
+        Args:
+            make: The reference, in a list, of the function that makes the worker.
+            inputs: The worker's arguments.
+        """
+        if self.worker is None:
+            self.worker = ray.get(make[0])()
+        return self.worker(*inputs)
+
+
+class Pool:
+    """Actors that are called in turn; the pool grows and shrinks with the cluster.
+
+    Args:
+        make: Makes the worker in each actor.
+        most: Actors at most.
+        cpus: Of an actor.
+        gpus: Of an actor.
+        spare: CPUs that are left to others.
+        calls: Calls that an actor has at a time; 2 where the second one's data is on its way.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Callable[..., Any]],
+        most: int,
+        cpus: float,
+        gpus: float = 0.0,
+        spare: float = 0.0,
+        calls: int = 1,
+    ) -> None:
+        self.most, self.cpus, self.gpus, self.spare, self.calls = most, cpus, gpus, spare, calls
+        self.make = [ray.put(make)]  # in a list: a reference, read once by each actor
+        self.kind: Any = ray.remote(
+            num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"
+        )(Holder)
+        self.working: dict[Any, int] = {}
+        """Calls of each actor."""
+        self.pending: dict[Any, Any] = {}
+        """The actor of each call."""
+        self.asked: list[Any] = []
+        self.looked = -EVERY
+
+    def resize(self, waiting: int) -> None:
+        """Start and stop actors, so that there is one for each place and no more than work.
+
+        Args:
+            waiting: Units that no actor has yet.
+        """
+        if waiting and time.monotonic() - self.looked < EVERY:
+            return
+        self.looked = time.monotonic()
+        room = min(self.most, cluster.room(self.cpus, self.gpus, self.spare))
+        target = min(room, waiting + len(self.pending))
+        more = target - len(self.working)
+        for _ in range(more):
+            self.working[self.kind.remote()] = 0
+        if more > 0 and len(self.working) < min(self.most, waiting):
+            self._ask_for_machines()
+        idle = [actor for actor, calls in self.working.items() if calls == 0]
+        for actor in idle[: max(0, -more)]:
+            del self.working[actor]
+            actor.__ray_terminate__.remote()  # unlike ray.kill, it sends its last metrics
+
+    def _ask_for_machines(self) -> None:
+        """Let an autoscaler see as many actors again, as tasks that wait for a machine."""
+        lacking = min(self.most - len(self.working), len(self.working))
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_nothing)
+        self.asked += [task.remote() for _ in range(lacking)]
+
+    @property
+    def free(self) -> bool:
+        """Whether an actor can take one more call."""
+        return any(calls < self.calls for calls in self.working.values())
+
+    def submit(self, *inputs: Any) -> None:
+        """Call the actor that has the fewest calls."""
+        actor = min(self.working, key=self.working.__getitem__)
+        method = actor.work.options(
+            max_task_retries=cluster.RETRIES, retry_exceptions=[RaySystemError]
+        )
+        self.pending[method.remote(self.make, *inputs)] = actor
+        self.working[actor] += 1
+
+    def take(self, reference: Any) -> Any:
+        """Return the result of a call that is done; its actor is free for another."""
+        self.working[self.pending.pop(reference)] -= 1
+        return cluster.result(reference)
+
+    def close(self) -> None:
+        """Stop the actors, and what was asked for."""
+        for actor, calls in self.working.items():
+            if calls:
+                ray.kill(actor)
+            else:
+                actor.__ray_terminate__.remote()
+        for task in self.asked:
+            ray.cancel(task)
+        self.working.clear()
+        self.pending.clear()
+
+
+def _nothing() -> None:
+    """Wait for a machine; then there is one."""
+
+
+def calls(pool: Pool, inputs: Sequence[Any]) -> Iterator[Any]:
+    """Call the pool's workers with each input, and stop the actors at the end.
+
+    Yields:
+        The results, as they come.
+    """
+    queue = deque(inputs)
+    try:
+        while queue or pool.pending:
+            pool.resize(len(queue))
+            while queue and pool.free:
+                pool.submit(queue.popleft())
+            done, _ = ray.wait(list(pool.pending), timeout=EVERY)
+            yield from map(pool.take, done)
+    finally:
+        pool.close()

@@ -1,0 +1,281 @@
+"""The chain from a unit to its file: what is decoded, how it is cut, who works on it."""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import small_config
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sensloc.comparison import maps, proposals
+from sensloc.comparison.draw import Draw
+from sensloc.comparison.partners import partners_of
+from sensloc.config import Config
+from sensloc.engine import units
+from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
+from sensloc.engine.pool import Pool, calls
+from sensloc.errors import ClassifierError
+from sensloc.heatmaps.controls import partners
+from sensloc.images.decode import Pixels
+from sensloc.images.fetch import content_hash
+from sensloc.stages import sensitivity
+from sensloc.store import tables
+from sensloc.store.files import load_unit
+from sensloc.store.run import RunDir
+
+SIZE = 8
+
+
+class Sums(Worker):
+    """Each row's sum of pixels, and how large its batch was."""
+
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        sums = pa.array(pixels.sum((1, 2, 3), dtype=np.int64))
+        batch = pa.array([len(rows)] * len(rows), pa.int64())
+        return rows.append_column("sum", sums).append_column("batch", batch)
+
+    def whole(self, table: pa.Table) -> pa.Table:
+        return table.append_column("n", pa.array([len(table)] * len(table), pa.int64()))
+
+
+def sums(device: str) -> Sums:
+    return Sums()
+
+
+# --------------------------------------------------------------------------- batches
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 7))
+def test_each_row_meets_its_own_image_once_in_its_own_place(
+    decoded: list[bool], batch_size: int
+) -> None:
+    rows = pa.table({"image_id": pa.array([str(i) for i in range(len(decoded))], pa.string())})
+    at = np.flatnonzero(decoded)
+    pixels = np.zeros((len(at), 2, 2, 3), np.uint8)
+    pixels[:] = at[:, None, None, None]
+    made = Images(rows, at, pixels).through(Sums(), batch_size)
+    assert made["image_id"].to_pylist() == rows["image_id"].to_pylist()
+    assert made["sum"].to_pylist() == [12 * i if there else 0 for i, there in enumerate(decoded)]
+    assert max(made["batch"].to_pylist(), default=0) <= batch_size
+    assert set(made["n"].to_pylist()) <= {len(rows)}
+
+
+# --------------------------------------------------------------------------- images
+
+
+def photograph(file: Path, width: int, height: int) -> dict[str, Any]:
+    """A row of the manifest, and its image."""
+    rng = np.random.default_rng(width * height)
+    Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(file)
+    return {
+        "image_id": file.name,
+        "uri": str(file),
+        "wnid": "red square",
+        "class_index": 0,
+        "split": "test",
+        "boxes": [[0.0, 0.0, 1.0, 1.0]],
+        "content": content_hash(file.read_bytes()),
+        "map": [0.0] * 64,
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return small_config(tmp_path)
+
+
+@pytest.fixture
+def stored(config: Config, tmp_path: Path) -> RunDir:
+    """Three photographs, of which one has changed since, and one is larger than is allowed now."""
+    limited = config.dataset.model_copy(update={"max_pixels": 400})
+    run = RunDir(config.output, config.model_copy(update={"dataset": limited}))
+    rows = [
+        photograph(tmp_path / "good.png", 20, 20),
+        photograph(tmp_path / "changed.png", 10, 10),
+        photograph(tmp_path / "large.png", 21, 20),
+    ]
+    photograph(tmp_path / "changed.png", 11, 11)
+    for stage, schema in (("manifest", tables.MANIFEST), ("sensitivity", tables.sensitivity(8))):
+        units.write(run, stage, "000000", pa.Table.from_pylist(rows, schema))
+    return run
+
+
+def test_the_comparison_reads_images_under_the_protection_of_the_main_run(stored: RunDir) -> None:
+    taken = Draw(0, {})
+    main = sensitivity.chain(stored).images("000000", isolated=False)
+    expected = main.rows["error"].to_pylist()
+    assert expected[0] is None
+    assert str(expected[1]).endswith("changed.png: has changed since the manifest was made")
+    assert str(expected[2]).endswith("large.png: 21 x 20 is over 400 pixels")
+    assert main.at.tolist() == [0]
+
+    proposed = proposals.chain(stored, taken).images("000000", isolated=False)
+    assert proposed.rows["error"].to_pylist() == expected
+    # the images were as they should be when the proposals were made, and are not any more
+    before = load_unit(stored, "sensitivity", "000000", proposals.CARRIED)
+    failures = pa.array([[]] * len(before), proposals.FAILURES)
+    units.write(stored, proposals.PROPOSALS, "000000", before.append_column("failures", failures))
+    mapped = maps.chain(stored).images(("000000", None), isolated=False)
+    assert mapped.rows["error"].to_pylist() == expected
+
+
+def rows_of(run: RunDir, what: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(
+        what,
+        pa.schema(
+            [
+                ("image_id", pa.string()),
+                ("uri", pa.string()),
+                ("width", pa.int32()),
+                ("height", pa.int32()),
+                (DECODE, pa.bool_()),
+                ("error", pa.string()),
+            ]
+        ),
+    )
+
+
+def chain_of(run: RunDir, worker: Callable[[str], Worker] = sums) -> Chain:
+    return Chain(run, "sums", rows=rows_of, size=SIZE, batch_size=2, worker=worker)
+
+
+def four(folder: Path) -> list[dict[str, Any]]:
+    """A fine row, a row that needs no image, a row with an error, and one without its file."""
+    photograph(folder / "a.png", 30, 20)
+    uris = [str(folder / name) for name in ("a.png", "a.png", "a.png", "none.png")]
+    rows = [{"image_id": str(i), "uri": uri, DECODE: True} for i, uri in enumerate(uris)]
+    rows[1][DECODE] = False
+    rows[2]["error"] = "broken before"
+    return rows
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_only_what_is_needed_is_decoded_and_measured(
+    config: Config, tmp_path: Path, isolated: bool
+) -> None:
+    images = chain_of(RunDir(config.output, config)).images(four(tmp_path), isolated)
+    assert images.at.tolist() == [0]
+    assert images.rows["width"].to_pylist() == [30, None, None, None]
+    assert images.rows["height"].to_pylist() == [20, None, None, None]
+    first, second, third, last = images.rows["error"].to_pylist()
+    assert (first, second, third) == (None, None, "broken before")
+    assert last.startswith(f"{tmp_path}/none.png: ")
+
+
+# --------------------------------------------------------------------------- units
+
+
+class Counted(list[str]):
+    """A list that knows how often it was gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Any:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_the_list_of_units_is_gone_through_once_however_many_are_there(config: Config) -> None:
+    run = RunDir(config.output, config)
+    wanted = Counted(f"{i:03d}" for i in range(40))
+    for unit in [*wanted[:20], "stray"]:
+        units.write(run, "sums", unit, pa.table({"a": [1]}))
+    run.write("sums/005.parquet", b"PAR1 and no end")
+    wanted.times = 0
+    assert units.missing(run, "sums", wanted) == ["005", *wanted[20:]]
+    assert wanted.times == 1
+    assert "stray" not in units.names(run, "sums")
+
+
+# --------------------------------------------------------------------------- on the cluster
+
+
+def broken(device: str) -> Worker:
+    raise ClassifierError("classifier.source: no such network")
+
+
+def dies_once(folder: str) -> Callable[[int], int]:
+    def work(n: int) -> int:
+        marker = Path(folder, str(n))
+        if n % 3 == 0 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n * n
+
+    return work
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("held", [False, True])
+def test_a_unit_becomes_its_file_and_a_file_that_is_there_stays(
+    config: Config, tmp_path: Path, held: bool
+) -> None:
+    run, rows = RunDir(config.output, config), four(tmp_path)
+    what = {"a": rows, "b": rows[:1], "c": rows[1:]}
+    assert write_units(chain_of(run), what, held) == ["a", "b", "c"]
+    made = pq.read_table(run.file("sums", "a"))
+    assert made["image_id"].to_pylist() == ["0", "1", "2", "3"]
+    assert [value > 0 for value in made["sum"].to_pylist()] == [True, False, False, False]
+    Path(run.file("sums", "b")).unlink()
+    assert write_units(chain_of(run), what, held) == ["b"]
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("held", [False, True])
+def test_a_worker_that_cannot_be_made_says_why(config: Config, tmp_path: Path, held: bool) -> None:
+    chain = chain_of(RunDir(config.output, config), broken)
+    with pytest.raises(ClassifierError, match=r"classifier\.source: no such network"):
+        write_units(chain, {"a": four(tmp_path)}, held)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool = Pool(partial(dies_once, str(tmp_path)), most=2, cpus=0.5)
+        assert sorted(calls(pool, range(7))) == [n * n for n in range(7)]
+    assert "constructor arguments" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("cluster")
+def test_another_images_map_is_found_where_it_is(config: Config) -> None:
+    """The partners are those of ``partners`` on all images of a set, and so are their maps."""
+    run, rng = RunDir(config.output, config), np.random.default_rng(0)
+    rows = [
+        {
+            "image_id": f"{i}",
+            "split": ("train", "validation", "test", None)[rng.integers(4)],
+            "map": rng.random(64).astype(np.float32).tolist(),
+        }
+        for i in range(60)
+    ]
+    for row in rows:
+        row["error"] = "broken" if row["split"] is None or rng.random() < 0.1 else None
+    for k in range(4):
+        table = pa.Table.from_pylist(rows[15 * k : 15 * (k + 1)], tables.sensitivity(8))
+        units.write(run, "sensitivity", f"{k}", table)
+    taken = Draw(config.compare.seed, {"train": 1 << 63})
+    whole = taken(pa.Table.from_pylist(rows, tables.sensitivity(8)))
+    expected: dict[str, list[float]] = {}
+    for split in ("train", "validation", "test"):
+        ids = [r["image_id"] for r in whole.to_pylist() if r["split"] == split and not r["error"]]
+        maps_ = [rows[int(i)]["map"] for i in ids]
+        expected |= {ids[i]: maps_[k] for i, k in enumerate(partners(ids, taken.seed))}
+    found: dict[str, Any] = {}
+    for unit, drawn in partners_of(run, taken).items():
+        stored = load_unit(run, "sensitivity", unit)["image_id"].to_pylist()
+        ids = [image_id for image_id in stored if image_id in expected]
+        found |= dict(zip(ids, drawn.maps(run, ids).tolist(), strict=True))
+    assert found == expected
