@@ -111,7 +111,7 @@ MethodName = Literal[
 
 
 class Compare(Section):
-    """The methods that ``jobs/compare.py`` runs on a finished run: see ``sensloc/methods``.
+    """The methods that ``sensloc compare`` runs on a finished run: see ``sensloc/methods``.
 
     They are no part of ``Config.fingerprint``: a comparison is made of a run, and leaves it as it
     is.

@@ -10,7 +10,7 @@ In a shard::
 A sample's key is the path up to the first dot of the file name. A JSON annotation may also hold
 image_id (the key where it is absent), class_name, width and height, convention (of the boxes,
 see ``sensloc.boxes``) and source; "label" is another name of "wnid". With "error", and no image
-beside it, it says that this image is not there, and why. ``jobs/pack.py`` writes such shards.
+beside it, it says that this image is not there, and why. ``sensloc pack`` writes such shards.
 """
 
 import json
