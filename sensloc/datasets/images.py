@@ -13,7 +13,7 @@ COLUMNS = ("uri", "image_id")
 
 
 class Images(Dataset):
-    """Images without annotations, for ``jobs/predict.py``: a run cannot learn from them.
+    """Images without annotations, for ``sensloc predict``: a run cannot learn from them.
 
     Every image is left out ("no box"), unless it is read through ``Unboxed``. Its id is its path
     below the root; of a table, its image_id or, without one, its uri.
@@ -55,11 +55,11 @@ class Images(Dataset):
             for path in unit["paths"]:
                 yield self._row(path, path)
             return
-        table = TabularFile(self.tree, unit["file"])
-        columns = table.columns()
+        table = TabularFile(self.tree, unit["file"], COLUMNS)
+        columns = table.names()
         if "uri" not in columns:
             raise DatasetError(f"{table.url}: no column uri; its columns are {', '.join(columns)}")
-        for number, row in enumerate(table.rows(COLUMNS), 1):
+        for number, row in enumerate(table.rows(), 1):
             uri = str(row.get("uri") or "")
             yield self._row(str(row.get("image_id") or uri or f"row {number}"), uri)
 

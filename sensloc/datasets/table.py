@@ -48,7 +48,7 @@ class Table(Dataset):
 
     @property
     def _table(self) -> TabularFile:
-        return TabularFile(self.tree, self.file)
+        return TabularFile(self.tree, self.file, (*COLUMNS, "image_id"))
 
     def units(self) -> list[Unit]:
         """Return one unit, the file.
@@ -58,7 +58,7 @@ class Table(Dataset):
                 twice.
         """
         table = self._table
-        columns = table.columns()
+        columns = table.names()
         if not set(COLUMNS) <= set(columns):
             raise DatasetError(
                 f"{table.url}: its columns are {', '.join(columns)}; expected "
@@ -94,7 +94,7 @@ class Table(Dataset):
     def _images(self) -> dict[str, _Image]:
         """Return what the rows say by image id; a row that names no image is one of its own."""
         images: dict[str, _Image] = {}
-        for row_number, row in enumerate(self._table.rows([*COLUMNS, "image_id"]), start=1):
+        for row_number, row in enumerate(self._table.rows(), start=1):
             where = f"{self.file}: row {row_number}"
             image_id, uri = _text(row.get("image_id", row["uri"])), _text(row["uri"])
             image = images.setdefault(image_id or where, _Image(""))

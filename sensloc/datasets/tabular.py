@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,53 +19,65 @@ UNREADABLE = (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError)
 
 @dataclass(frozen=True)
 class TabularFile:
-    """A table below a root: Parquet if its name ends in ".parquet", CSV otherwise."""
+    """A table below a root: Parquet if its name ends in ".parquet", CSV otherwise.
+
+    Attributes:
+        tree: the files below the root.
+        path: the table's, relative to the root.
+        columns: those that are read, as far as the table has them.
+    """
 
     tree: Tree
     path: str
+    columns: tuple[str, ...]
 
     @property
     def url(self) -> str:
         """Where the file is."""
         return self.tree.url(self.path)
 
-    def columns(self) -> list[str]:
-        """Return the names of the columns, in order.
+    def names(self) -> list[str]:
+        """Return the names of all columns, in order.
 
         Raises:
-            DatasetError: the file is missing or not of its format.
+            DatasetError: the file is missing or not of its format, or a column is not plain.
         """
         self.tree.size(self.path)
         with self._opened() as file:
             if self._is_parquet:
-                return list(pq.ParquetFile(file).schema_arrow.names)
+                return list(self._parquet(file).schema_arrow.names)
             return next(csv.reader(_lines(file), strict=True), [])
 
-    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows in order, each by column.
 
-        Args:
-            columns: to read; those that the file lacks are left out. A CSV file's rows hold all
-                its columns, as text, and under None the cells that are too many.
+        A CSV file's rows hold all its columns as text, and under None the cells that are too many.
 
         Raises:
-            DatasetError: the file is not of its format, breaks off in the middle, or has a column
-                that is not plain: Ray's own type of Arrow would run code that its values hold.
+            DatasetError: the file is not of its format or breaks off in the middle, or a column is
+                not plain.
         """
         with self._opened() as file:
             if not self._is_parquet:
                 yield from csv.DictReader(_lines(file), strict=True)
                 return
-            parquet = pq.ParquetFile(file)
-            wanted = [column for column in parquet.schema_arrow if column.name in columns]
-            for column in wanted:
-                if not _is_plain(column.type):
-                    raise DatasetError(
-                        f"{self.url}: the column {column.name} is of type {column.type}, not of "
-                        "texts or numbers"
-                    )
-            for batch in parquet.iter_batches(columns=[column.name for column in wanted]):
+            for batch in self._parquet(file).iter_batches(columns=list(self.columns)):
                 yield from batch.to_pylist()
+
+    def _parquet(self, file: Any) -> pq.ParquetFile:
+        """Open a Parquet file whose columns are plain.
+
+        Raises:
+            DatasetError: one is not: Ray's own type of Arrow would run code that its values hold.
+        """
+        parquet = pq.ParquetFile(file)
+        for column in parquet.schema_arrow:
+            if column.name in self.columns and not _is_plain(column.type):
+                raise DatasetError(
+                    f"{self.url}: the column {column.name} is of type {column.type}, not of texts "
+                    "or numbers"
+                )
+        return parquet
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
