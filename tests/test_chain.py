@@ -27,7 +27,7 @@ from sensloc.engine.pool import Pool, calls
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
 from sensloc.images.decode import Pixels
-from sensloc.images.fetch import content_hash
+from sensloc.images.inspection import content_hash
 from sensloc.stages import sensitivity
 from sensloc.store import tables
 from sensloc.store.files import load_unit

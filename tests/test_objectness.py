@@ -48,10 +48,9 @@ from sensloc.baselines.objectness.windows import (
     random_windows,
 )
 from sensloc.boxes import Boxes, iou, unit_boxes
-from sensloc.config import ImageNet
-from sensloc.datasets import reader_for
+from sensloc.datasets.imagenet import ImageNet
 from sensloc.images.decode import decode
-from sensloc.images.fetch import inspect
+from sensloc.images.inspection import inspect
 
 SIDE = 64
 
@@ -394,7 +393,7 @@ def test_odd_shapes_are_images_too(model: Objectness, shape: tuple[int, int, int
 
 def photographs(root: Path, part: Literal["train", "val"], count: int) -> list[tuple]:
     """So many of a part's images, evenly spaced in the order of their ids: pixels, boxes, seed."""
-    reader = reader_for(ImageNet(layout="imagenet", root=str(root), parts=(part,)))
+    reader = ImageNet(layout="imagenet", root=str(root), parts=(part,))
     rows = sorted((row for u in reader.units() for row in reader.read(u)), key=lambda r: r.image_id)
     images = []
     for row in rows[:: len(rows) // count][:count]:

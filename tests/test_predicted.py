@@ -11,17 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import small_config
-from sensloc.networks.sources import load_network
 
 from sensloc.comparison.compare import compare
 from sensloc.config import Compare
-from sensloc.heatmaps.gradient import PREDICTED, MapMaker
+from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import decode
-from sensloc.networks.prepare import prepare
 from sensloc.rows import vectors
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
-from sensloc.stages.sensitivity import sensitivity
+from sensloc.stages.sensitivity import map_maker, sensitivity
 from sensloc.store.run import RunDir
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -60,20 +58,20 @@ def rows_of(run: RunDir, stage: str) -> pa.Table:
 
 def test_maps_are_of_the_predicted_class(predicted: RunDir) -> None:
     """In the run, and in the comparison under a random network."""
-    config = predicted.config.classifier
-    network = prepare(load_network(config, predicted.at("classifier.pt")), config)
-    maker = MapMaker(network, config.mean, config.std, batch_size=16, grid=8, precision="bfloat16")
+    make = map_maker(predicted, ["gradient"], "cpu")
     rows = rows_of(predicted, "sensitivity")
     assert len(rows) == 120
     assert rows["error"].null_count == 120
     wrong = np.asarray(rows["predicted_index"]) != np.asarray(rows["class_index"])
     assert wrong.any()
     some = rows.slice(0, 16)
-    pixels = np.stack([decode(Path(uri).read_bytes(), 64) for uri in some["uri"].to_pylist()])
-    maps = maker(pixels, np.full(16, PREDICTED))
-    assert np.array_equal(maps.predicted, np.asarray(some["predicted_index"]))
-    np.testing.assert_allclose(vectors(some, "map"), maps.map, atol=0.01)
-    np.testing.assert_allclose(np.asarray(some["score"]), maps.score, rtol=0.01, atol=0.01)
+    pixels = np.stack(
+        [decode(Path(uri).read_bytes(), 64).pixels for uri in some["uri"].to_pylist()]
+    )
+    seen = make(pixels, np.full(16, PREDICTED))
+    assert np.array_equal(seen.predicted, np.asarray(some["predicted_index"]))
+    np.testing.assert_allclose(vectors(some, "map"), seen.maps["gradient"].values, atol=0.01)
+    np.testing.assert_allclose(np.asarray(some["score"]), seen.score, rtol=0.01, atol=0.01)
 
 
 def test_bfloat16_is_near_float32_where_the_class_is_the_same(

@@ -28,11 +28,9 @@ from sensloc.config import load_config
 from sensloc.dice import keys
 from sensloc.engine import cluster
 from sensloc.errors import DatasetError
-from sensloc.heatmaps.gradient import MapMaker
 from sensloc.images.decode import decode
 from sensloc.methods import constant, linear
 from sensloc.methods.least_squares import NormalEquations
-from sensloc.networks.prepare import prepare
 from sensloc.report.status import Code, status
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring.counts import count, groups
@@ -40,7 +38,7 @@ from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
-from sensloc.stages.sensitivity import require_same_weights, sensitivity
+from sensloc.stages.sensitivity import map_maker, require_same_weights, sensitivity
 from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir, RunError
 
@@ -83,22 +81,15 @@ def test_workers_keep_the_memory_that_they_free() -> None:
 
 @pytest.mark.cpu
 def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
-    config = small_run.config
-    network = config.classifier.load(small_run.at("classifier.pt"))
-    make = MapMaker(
-        prepare(network, config.classifier),
-        config.classifier.mean,
-        config.classifier.std,
-        batch_size=16,
-        grid=8,
-    )
+    make = map_maker(small_run, ["gradient"], "cpu")
     rows = table(small_run, "sensitivity").slice(100, 40)
     for row in rows.to_pylist():
         pixels = decode(Path(row["uri"]).read_bytes(), 64).pixels[None]
-        maps = make(pixels, np.array([row["class_index"]]))
-        np.testing.assert_allclose(maps.map[0], row["map"], atol=2e-3)  # threads and rounding
+        seen = make(pixels, np.array([row["class_index"]]))
+        maps = seen.maps["gradient"]
+        np.testing.assert_allclose(maps.values[0], row["map"], atol=2e-3)  # threads and rounding
         assert maps.scale[0] == pytest.approx(row["map_scale"], rel=1e-3)
-        assert maps.score[0] == pytest.approx(row["score"], rel=1e-3, abs=1e-4)
+        assert seen.score[0] == pytest.approx(row["score"], rel=1e-3, abs=1e-4)
 
 
 @ray.remote(num_cpus=0.25)

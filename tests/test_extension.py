@@ -1,0 +1,123 @@
+"""What an addition costs: other heat maps and another kind of network are a change of config."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import copy_of, small_config
+
+from sensloc.comparison.compare import compare
+from sensloc.config import Compare
+from sensloc.methods import catalogue
+from sensloc.networks.timm_model import Timm
+from sensloc.prediction.localizer import Localizer
+from sensloc.stages.fit import fitted_methods
+from sensloc.stages.whole_run import run_all
+from sensloc.store.run import RunDir
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+LITTLE = {"label_counts": (1,), "label_draws": 1, "speed_images": 4, "speed_rounds": 1}
+
+
+def table(run: RunDir, name: str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file) for file in run.files(name)])
+
+
+def test_every_heat_map_has_its_rows_in_the_comparison(small_run: RunDir, tmp_path: Path) -> None:
+    """LayerCAM is sensloc/heatmaps/layercam.py and a line of the registry, and nothing else."""
+    methods = ("sensitivity", "layercam_8_threshold", "layercam_8_linear", "inner_4_mass")
+    assert set(methods[1:3]) <= set(catalogue.METHODS)
+    section = Compare(methods=methods[:3], train=60, validation=20, **LITTLE)
+    run = copy_of(small_run, tmp_path / "run", section)
+    compare(run)
+    rows = pq.read_table(run.path("compare/table.parquet")).to_pylist()
+    titles = {row["method"]: row["title"] for row in rows}
+    assert titles["layercam_8_threshold"] == "LayerCAM at stride 8, threshold"
+    assert titles["layercam_8_linear_calibrated"] == "LayerCAM at stride 8, linear map, calibrated"
+    assert all(row["n_errors"] == 0 for row in rows)
+    maps = table(run, "compare/maps")
+    assert maps.schema.field("map_layercam_8").type.list_size == 64
+    assert (np.asarray(maps["map_layercam_8_scale"]) > 0).all()
+
+
+def test_a_second_map_in_the_fit_is_a_change_of_config(small_run: RunDir, tmp_path: Path) -> None:
+    """The sensitivity at stride 4 beside the pixels': in the run, its prediction and its report."""
+    config, both = small_config(tmp_path), ("gradient", "inner_4")
+    run = RunDir.open(
+        config.model_copy(
+            update={
+                "dataset": small_run.config.dataset,
+                "sensitivity": config.sensitivity.model_copy(update={"maps": both}),
+                "fit": config.fit.model_copy(update={"maps": both}),
+                "compare": Compare(
+                    methods=("sensitivity", "cam_threshold"), train=60, validation=20, **LITTLE
+                ),
+            }
+        )
+    )
+    run_all(run)
+    compare(run)
+    rows = table(run, "sensitivity")
+    assert rows.schema.field("map").type == rows.schema.field("map_inner_4").type
+    assert rows["map"].equals(table(small_run, "sensitivity")["map"]), "the paper's stays as it is"
+    for fitted in (
+        fitted_methods(run)["sensitivity"],
+        fitted_methods(run)["sensitivity_calibrated"],
+    ):
+        assert fitted.method.columns == ("map", "map_inner_4")
+        assert fitted.method.linear.coef_.shape == (4, 128)
+    uri = rows["uri"][0].as_py()
+    (prediction,) = Localizer.load(run.url).predict([uri])
+    assert 0 <= prediction.confidence <= 1
+    own = table(run, "predictions").to_pandas()
+    judged = table(run, "compare/predictions").to_pandas()
+    by = ["image_id", "method"]
+    merged = own.merge(judged, on=by)
+    assert len(merged) == 2 * len(own) // 4
+    assert (merged.iou_x == merged.iou_y).all(), "the comparison judges the same fitted method"
+
+
+def test_a_transformer_runs_through_the_run_and_the_comparison(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    config = small_config(tmp_path, rows_per_block=20)
+    run = RunDir.open(
+        config.model_copy(
+            update={
+                "dataset": small_run.config.dataset.model_copy(update={"n_images": 40}),
+                "classifier": Timm(source="timm", name="vit_tiny_patch16_224", pretrained=False),
+                "sensitivity": config.sensitivity.model_copy(
+                    update={"label": "predicted", "batch_size": 8, "grid": 14}
+                ),
+                "compare": Compare(
+                    methods=(
+                        "sensitivity",
+                        "gradcam_threshold",
+                        "layercam_16_threshold",
+                        "random_network",
+                        "colocalization_cnn",
+                    ),
+                    train=10,
+                    validation=10,
+                    objectness_images=5,
+                    objectness_size=64,
+                    proposals=4,
+                    mus=(0.4,),
+                    lams=(0.1,),
+                    **LITTLE,
+                ),
+            }
+        )
+    )
+    run_all(run)
+    compare(run)
+    rows = pq.read_table(run.path("compare/table.parquet")).to_pylist()
+    assert {row["method"] for row in rows} >= {"gradcam_threshold", "layercam_16_threshold"}
+    assert all(row["n_errors"] == 0 for row in rows)
+    maps = table(run, "compare/maps")
+    for name in ("map_gradcam", "map_layercam_16"):
+        assert set(maps[f"{name}_height"].to_pylist()) == {14}, "the patches are the places"
+        assert (np.asarray(maps[f"{name}_scale"]) > 0).all()
