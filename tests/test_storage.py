@@ -27,10 +27,10 @@ from sensloc.images.fetch import (
     MAX_GAP,
     TRIES,
     ImageError,
-    content_hash,
     fetch,
     read_range,
 )
+from sensloc.images.inspection import content_hash
 
 SHARD = np.random.default_rng(0).bytes(3 * MAX_GAP)
 
