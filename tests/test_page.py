@@ -252,7 +252,7 @@ def test_classes_are_searched_and_ordered(browser: Browser, small_run: RunDir) -
     page = (visit := Visit(browser, small_run.path("report.html"))).page
     labels = page.locator('#chart-classes [aria-label^="Y-axis"] .role-axis-label text')
     rows = [r for r in pq.read_table(small_run.path("corloc")).to_pylist() if r["scope"] == "class"]
-    share = {(r["method"], r["class_name"]): round(r["corloc"], 2) for r in rows}
+    share = {(r["method"], r["class_name"] or r["wnid"]): round(r["corloc"], 2) for r in rows}
 
     def names() -> list[str]:
         """Return the classes from top to bottom, as they are seen."""
