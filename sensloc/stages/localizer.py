@@ -115,7 +115,7 @@ class Judge(Worker):
         errors = np.array(rows["error"].to_pylist(), object)
         errors[wanted[~seen.finite]] = "the derivative is not finite"
         at = wanted[seen.finite]
-        probability = np.array(rows["probability"])
+        probability = np.array(rows["probability"].to_pylist(), np.float32)
         probability[at] = seen.probability[seen.finite]
         new = {
             "probability": pa.array(probability, pa.float32()),
