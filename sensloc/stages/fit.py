@@ -214,12 +214,9 @@ def fit_linear(
     by_size = counts([partial(linear.size_candidates, best, sizes) for best in chosen])
     return [
         LinearFit(
-            plain=linear.LinearBox(best, config.normalise, columns=tuple(columns)),
-            factors=linear.choose_factors(sizes, of_sizes[1:]),
-            sums=total,
-            n_validation=int(of_ridges[0]),
-            by_ridge=of_ridges[1:],
-            by_size=of_sizes[1:],
+            linear.LinearBox(best, config.normalise, columns=tuple(columns)),
+            linear.choose_factors(sizes, of_sizes[1:]),
+            *(total, int(of_ridges[0]), of_ridges[1:], of_sizes[1:]),
         )
         for best, total, of_ridges, of_sizes in zip(chosen, sums, by_ridge, by_size, strict=True)
     ]
