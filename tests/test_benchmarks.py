@@ -71,7 +71,7 @@ def imagenet(root: Path) -> list[Annotation]:
     return annotations(ImageNet(layout="imagenet", root=str(root), parts=("train",)))
 
 
-def seen(row: Annotation) -> tuple[str, tuple[object, ...]]:
+def pixels_and_facts(row: Annotation) -> tuple[str, tuple[object, ...]]:
     """A hash of an image's pixels; and its class, class's name, size and boxes."""
     data = Path(row.uri).read_bytes()
     image = Image.open(io.BytesIO(data))
@@ -88,21 +88,21 @@ def test_every_copy_is_its_original_and_no_file_is_like_another(tmp_path: Path) 
         for row in annotations(TinyImageNet(layout="tiny_imagenet", root=source))
         if row.left_out is None
     ]
-    originals = dict(seen(row) for row in boxed)
+    originals = dict(pixels_and_facts(row) for row in boxed)
     assert len(originals) == 11
-    made = imagenet(folder)
-    assert len(made) == 300
-    assert len({row.image_id for row in made}) == 300
+    rows = imagenet(folder)
+    assert len(rows) == 300
+    assert len({row.image_id for row in rows}) == 300
     copies: Counter[str] = Counter()
-    for row in made:
+    for row in rows:
         assert row.error is None
-        pixels, facts = seen(row)
+        pixels, facts = pixels_and_facts(row)
         assert facts == originals[pixels]
         assert row.size == facts[2]
         copies[pixels] += 1
     assert copies.keys() == originals.keys()
     assert max(copies.values()) - min(copies.values()) <= 1
-    contents = {inspect(Path(row.uri).read_bytes()).content for row in made}
+    contents = {inspect(Path(row.uri).read_bytes()).content for row in rows}
     assert len(contents) == 300
 
 
@@ -208,8 +208,7 @@ def test_figures_are_peaks_and_sizes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "manifest" / f"{name}.parquet").write_bytes(b"123")
     job = Job(0, 4.0, pa.Table.from_pylist(samples, SAMPLES))
-    found = {figure.figure: figure.value for figure in figures(100, job, tmp_path)}
-    assert found == {
+    assert {figure.figure: figure.value for figure in figures(100, job, tmp_path)} == {
         "manifest": 2.5,
         "fit": 1,
         "the job": 4,
@@ -231,25 +230,25 @@ def test_figures_are_peaks_and_sizes(tmp_path: Path) -> None:
     }
 
 
-def made(values: dict[int, float], grows: bool = True) -> list[Figure]:
+def series(values: dict[int, float], grows: bool = True) -> list[Figure]:
     return [Figure(rows, "x", "s", value, grows) for rows, value in values.items()]
 
 
 def test_a_line_through_the_two_largest_sizes() -> None:
-    assert line(made({10: 99, 100: 5, 200: 7}), 1000) == pytest.approx(7 + 0.02 * 800)
-    assert line(made({200: 7, 100: 5}), 1000) == pytest.approx(7 + 0.02 * 800)
-    assert line(made({100: 5, 200: 4}), 1000) == 4
-    assert line(made({100: 5}), 1000) is None
-    assert line(made({100: 5, 200: 7}, grows=False), 1000) is None
+    assert line(series({10: 99, 100: 5, 200: 7}), 1000) == pytest.approx(7 + 0.02 * 800)
+    assert line(series({200: 7, 100: 5}), 1000) == pytest.approx(7 + 0.02 * 800)
+    assert line(series({100: 5, 200: 4}), 1000) == 4
+    assert line(series({100: 5}), 1000) is None
+    assert line(series({100: 5, 200: 7}, grows=False), 1000) is None
 
 
 def test_the_table_has_a_column_per_size_and_one_beyond() -> None:
-    found = [
+    measured = [
         *(Figure(n, "the job", "s", 10 + n / 100) for n in (1000, 2000)),
         *(Figure(n, "driver, own memory", "B", 1e6 * n) for n in (1000, 2000)),
         *(Figure(n, "spilled", "B", 0, grows=False) for n in (1000, 2000)),
     ]
-    lines = markdown(found, 4000).splitlines()
+    lines = markdown(measured, 4000).splitlines()
     assert lines[:9] == [
         "|  | 1,000 | 2,000 | 4,000 (line) |",
         "| --- | ---: | ---: | ---: |",
@@ -261,7 +260,7 @@ def test_the_table_has_a_column_per_size_and_one_beyond() -> None:
         "| rows/s | 50 | 67 |  |",
         "",
     ]
-    assert table(found).to_pylist() == [vars(figure) for figure in found]
+    assert table(measured).to_pylist() == [vars(figure) for figure in measured]
 
 
 # --------------------------------------------------------------------------- the whole
@@ -292,15 +291,17 @@ def test_a_rehearsal(tmp_path: Path) -> None:
     rows = pq.read_table(out / "run-300" / "sensitivity")
     assert len(rows) == 300
     assert rows["error"].null_count == 300
-    found = {row["figure"]: row for row in pq.read_table(out / "rehearsal.parquet").to_pylist()}
-    assert {row["rows"] for row in found.values()} == {300}
+    by_name = {row["figure"]: row for row in pq.read_table(out / "rehearsal.parquet").to_pylist()}
+    assert {row["rows"] for row in by_name.values()} == {300}
     for name in ("driver", "largest worker", "largest raylet", "largest gcs_server"):
-        own, shared = (found[f"{name}, {k}"]["value"] for k in ("own memory", "with shared pages"))
+        own, shared = (
+            by_name[f"{name}, {k}"]["value"] for k in ("own memory", "with shared pages")
+        )
         assert 1e6 < own <= shared
-    assert found["object store touched"]["value"] > 0
+    assert by_name["object store touched"]["value"] > 0
     stages = json.loads((out / "run-300" / "run.json").read_text())["stages"]
     assert {"manifest", "sensitivity", "fit", "evaluate", "figure"} <= stages.keys()
-    assert all(found[name]["value"] == facts["seconds"] for name, facts in stages.items())
+    assert all(by_name[name]["value"] == facts["seconds"] for name, facts in stages.items())
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert again.stderr.startswith(f"error: {out / 'run-300'}: an earlier rehearsal: delete it")
