@@ -1,7 +1,7 @@
 """From an image file's bytes to the pixels that a network sees: decode, squash.
 
 JPEGs are decoded by TorchCodec, the other formats by Pillow. TorchCodec is where torchvision's
-decoders have gone, with equal pixels: its decoder of JPEGs needs no FFmpeg, and no process that
+decoders have gone, with equal pixels. Its decoder of JPEGs needs no FFmpeg, and no process that
 only decodes imports torchvision, which takes 1.5 s and 170 MB.
 """
 
@@ -67,16 +67,15 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
         ImageError: The file is of no known format, truncated, broken or too large.
     """
     with open_image(data, max_pixels) as image:
-        segments = list(_segments(data)) if image.format in JPEGS else []
         if max(image.size) > MAX_SIDE:
             raise ImageError(
                 f"{image.width} x {image.height} has a side of over {MAX_SIDE:,} pixels"
             )
-        if sum(marker[0] == SCAN for marker in segments) > MAX_SCANS:
-            raise ImageError(f"a JPEG of over {MAX_SCANS} scans")
         try:
-            pixels = _jpeg(data, segments) if image.format in JPEGS else _other(image, data)
+            pixels = _jpeg(data) if image.format in JPEGS else _other(image, data)
             return Decoded(squash(pixels, size), image.width, image.height)
+        except ImageError:
+            raise
         except Exception as error:  # decoders raise many kinds for a broken file
             reason = str(error).partition("\n")[0].rsplit(", ", 1)[-1].rstrip(".")
             raise ImageError(
@@ -100,31 +99,37 @@ def squash(pixels: Pixels, size: int) -> Pixels:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def _segments(data: bytes) -> Iterator[re.Match[bytes]]:
-    """Yield the marker of each of a JPEG's segments, up to its end.
+def _jpeg(data: bytes) -> Pixels:
+    """Decode a JPEG in the frame in which it is stored: uint8 [h, w, 3].
 
-    Thumbnails inside the segments, and whatever lies behind the image, are not looked into.
+    TorchCodec turns an image as its EXIF segment says, and cannot be told not to: so that segment
+    is renamed to a comment.
+
+    Raises:
+        ImageError: The file has more than ``MAX_SCANS``.
+    """
+    stored, scans = bytearray(data), 0
+    for marker in _segments(data):
+        scans += marker[0] == SCAN
+        if marker[0] == EXIF:
+            stored[marker.start() : marker.end()] = COMMENT
+    if scans > MAX_SCANS:
+        raise ImageError(f"a JPEG of over {MAX_SCANS} scans")
+    pixels = decode_jpeg(torch.frombuffer(stored, dtype=torch.uint8), mode="RGB")
+    assert isinstance(pixels, torch.Tensor)
+    return np.asarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _segments(data: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield the marker of each of a JPEG's segments, up to the image's end.
+
+    What the segments hold (a thumbnail is a JPEG too) and what lies behind the image is skipped.
     """
     position = 2
     while (marker := MARKER.search(data, position)) and marker[0] != END:
         yield marker
         length = data[marker.end() : marker.end() + 2]
         position = marker.end() + int.from_bytes(length, "big")
-
-
-def _jpeg(data: bytes, segments: Sequence[re.Match[bytes]]) -> Pixels:
-    """Decode a JPEG in the frame in which it is stored: uint8 [h, w, 3].
-
-    TorchCodec turns an image as its EXIF segment says, and cannot be told not to: here the
-    segment is renamed to a comment.
-    """
-    stored = bytearray(data)
-    for marker in segments:
-        if marker[0] == EXIF:
-            stored[marker.start() : marker.end()] = COMMENT
-    pixels = decode_jpeg(torch.frombuffer(stored, dtype=torch.uint8), mode="RGB")
-    assert isinstance(pixels, torch.Tensor)
-    return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _other(image: Image.Image, data: bytes) -> Pixels:
