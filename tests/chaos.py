@@ -87,6 +87,7 @@ class Nodes:
                     "include_dashboard": True,
                     "dashboard_host": "127.0.0.1",
                     "dashboard_port": port,
+                    "dashboard_agent_listen_port": free_port(),
                     "temp_dir": f"{self.folder}/ray",
                     "_system_config": {"health_check_period_ms": 1000},
                 },
