@@ -124,11 +124,11 @@ class Mapper(Worker):
         return rows.set_column(where, "failures", pa.array(listed, FAILURES))
 
     def read(self, rows: pa.Table, pixels: Pixels) -> dict[str, Sequence[Any]]:
-        """Each column's values for one batch of images; None where a map is not finite.
+        """Return the values of each column for a batch of images; None where a map is not finite.
 
         Args:
-            rows: n of them, without errors.
-            pixels: uint8 [n, S, S, 3], n <= batch_size.
+            rows: n rows without errors, n <= batch_size.
+            pixels: Their images, uint8 [n, S, S, 3].
         """
         config, n = self.run.config, len(rows)
         truth = config.sensitivity.label == "truth"
@@ -141,8 +141,8 @@ class Mapper(Worker):
         if "image" in self.columns:
             made["image"] = controls.pooled_image(pixels, grid).astype(np.float16)
         if "map_mask" in self.columns:
-            boxes = np.array([largest(one) for one in true_boxes(rows)])
-            made["map_mask"] = controls.box_mask(boxes, grid).astype(np.float16)
+            objects = np.array([largest(boxes) for boxes in true_boxes(rows)])
+            made["map_mask"] = controls.box_mask(objects, grid).astype(np.float16)
         if self.columns & LAYERS:
             made |= self._layers(rows, pixels, labels, n)
         return made
@@ -151,9 +151,9 @@ class Mapper(Worker):
         self, rows: pa.Table, pixels: Pixels, labels: npt.NDArray[np.int64], n: int
     ) -> dict[str, Any]:
         maker = self.makers["map"]
-        found = self.layers(maker.normalise(maker.padded(pixels)), maker.padded(labels))
+        layers = self.layers(maker.normalise(maker.padded(pixels)), maker.padded(labels))
         made = {}
-        for name, maps in (("map_cam", found.cam), ("map_gradcam", found.grad_cam)):
+        for name, maps in (("map_cam", layers.cam), ("map_gradcam", layers.grad_cam)):
             if name in self.columns and maps is not None:
                 flat = maps[:n].flatten(1)
                 low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
@@ -163,18 +163,18 @@ class Mapper(Worker):
                 )
         if "box_features" in self.columns:
             made["box_features"] = [
-                self._box_features(found.features[i : i + 1], boxes)
+                self._box_features(layers.features[i : i + 1], boxes)
                 for i, boxes in enumerate(rows["proposals"].to_pylist())
             ]
         return made
 
     def _box_features(self, features: torch.Tensor, boxes: Any) -> Any:
-        """Of unit norm, one image's boxes in a row: float32 [k * C]; None without boxes."""
+        """Return an image's k boxes' unit features in a row: float32 [k * C]; None if k = 0."""
         if not boxes:
             return None
         wanted = torch.tensor(boxes, device=features.device)[None]
-        each = torch.nn.functional.normalize(pooled_features(features, wanted)[0], dim=1)
-        return each.half().float().flatten().cpu().numpy()
+        unit = torch.nn.functional.normalize(pooled_features(features, wanted)[0], dim=1)
+        return unit.half().float().flatten().cpu().numpy()
 
     def _width(self, name: str) -> int:
         grid = self.run.config.sensitivity.grid
@@ -186,16 +186,18 @@ class Mapper(Worker):
     def _layer_size(self) -> dict[str, int]:
         size = self.run.config.classifier.input_size
         x = torch.zeros(1, 3, size, size, device=self.device)
-        found = self.layers(x, torch.zeros(1, dtype=torch.int64, device=self.device))
-        cells = {"map_cam": found.cam, "map_gradcam": found.grad_cam}
+        layers = self.layers(x, torch.zeros(1, dtype=torch.int64, device=self.device))
+        cells = {"map_cam": layers.cam, "map_gradcam": layers.grad_cam}
         return {name: maps[0].numel() for name, maps in cells.items() if maps is not None}
 
 
 def _finite(values: npt.NDArray[np.float16], good: Any) -> list[Any]:
-    return [row if fine else None for row, fine in zip(values, good, strict=True)]
+    """Return the rows of [n, k], and None where they are not good."""
+    return [row if finite else None for row, finite in zip(values, good, strict=True)]
 
 
 def _column(values: list[Any], name: str, width: int) -> pa.Array:
+    """Return values of some width, or None, as a column; features are lists of any length."""
     if name == "box_features":
         return pa.array(values, pa.list_(pa.float32()))
     good = pa.array([value is not None for value in values])
@@ -203,5 +205,5 @@ def _column(values: list[Any], name: str, width: int) -> pa.Array:
     for i, value in enumerate(values):
         if value is not None:
             dense[i] = value
-    made = tables.fixed(dense, pa.float32())
-    return pc.if_else(good, made, pa.scalar(None, made.type))
+    column = tables.fixed(dense, pa.float32())
+    return pc.if_else(good, column, pa.scalar(None, column.type))

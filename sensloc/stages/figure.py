@@ -1,4 +1,4 @@
-"""Examples of a run's predictions -> the contact sheet."""
+"""The stage that draws examples of a run's predictions on a contact sheet."""
 
 import numpy as np
 import pyarrow.compute as pc
