@@ -115,7 +115,7 @@ class Judge(Worker):
         errors = np.array(rows["error"].to_pylist(), object)
         errors[np.flatnonzero(wanted)[~finite]] = "the derivative is not finite"
         at = np.flatnonzero(wanted)[finite]
-        maps, probability = vectors(rows, "map").copy(), np.array(rows["probability"])
+        maps, probability = vectors(rows, "map").copy(), rows["probability"].to_numpy().copy()
         maps[at], probability[at] = made.map[finite], made.probability[finite]
         new = {
             "map": tables.fixed(maps, pa.float32()),
