@@ -62,21 +62,19 @@ def rows_of(run: RunDir, split: str) -> pa.Table:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
 def test_workers_keep_the_memory_that_they_free() -> None:
-    class Again:
-        """Takes and frees 64 MB, 16,384 pages, a hundred times.
+    @ray.remote(num_cpus=0.1)
+    def faults() -> int:
+        """Take and free 64 MB, 16,384 pages, a hundred times.
 
         Now and then something small takes a little of the free block, and a new one is made.
         """
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(100):
+            torch.ones(1 << 24)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-        def __call__(self, row: dict[str, int]) -> dict[str, int]:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            for _ in range(100):
-                torch.ones(1 << 24)
-            return {"faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before}
-
-    pool = ray.data.ActorPoolStrategy(size=1)
-    (row,) = ray.data.range(1).map(Again, compute=pool, num_cpus=0.1).take_all()
-    assert row["faults"] < 30 * 16_384, "of new pages each time it would be 100"
+    of_new_pages_each_time = 100 * 16_384
+    assert ray.get(faults.remote()) < 0.3 * of_new_pages_each_time
 
 
 @pytest.mark.cpu

@@ -17,24 +17,30 @@ class Draw:
     """A pure function from rows to those that take part.
 
     Attributes:
-        seed: of the hash of an image's id.
-        limits: split -> the largest hash that takes part; a split that is absent is whole.
+        seed: Of the hash of an image's id.
+        limits: By split the largest hash that takes part; a split that is absent is whole.
     """
 
     seed: int
     limits: Mapping[str, int]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """The rows that take part, of any that have an image_id and a split."""
+        """Return the rows that take part, of any that have an image_id and a split."""
         if len(rows) == 0:
             return rows
         hashes = keys(rows["image_id"].to_pylist(), self.seed)
-        limits = [self.limits.get(s, 2**64 - 1) if s else -1 for s in rows["split"].to_pylist()]
+        splits = rows["split"].to_pylist()
+        limits = [self.limits.get(split, 2**64 - 1) if split else -1 for split in splits]
         return rows.filter(pa.array([h <= limit for h, limit in zip(hashes, limits, strict=True)]))
 
 
 def draw(run: RunDir, **wanted: int) -> Draw:
-    """The draw of so many images of each of the splits named; of all, where there are fewer."""
+    """Draw so many images of each of the splits named, or all of a split that has fewer.
+
+    Args:
+        run: The run directory, with its maps.
+        wanted: Images by split.
+    """
     seed, limits = run.config.compare.seed, {}
     for split, n in wanted.items():
         parts = cluster.over_files(run, "sensitivity", ["image_id"], _keys, seed, split=split)

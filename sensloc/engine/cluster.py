@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 from ray._private import ray_constants, services
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
 from sensloc.store.files import image_keys, load
@@ -31,6 +32,9 @@ KEEP_FREED_MEMORY = {
 are zeroed as they are touched: for a batch's activations that takes as long as the network's
 forward and backward pass. A process holds its peak instead, and some blocks that fit no more: 2.7
 GB and not 1.9 for 32 photographs. Results do not change, and other C libraries do not look."""
+
+STARTED_HERE: set[str] = set()
+"""The address of a Ray that this process has started: no machines come to that."""
 
 T = TypeVar("T")
 
@@ -62,7 +66,8 @@ def connect(**options: Any) -> None:
         options: Arguments of ``ray.init``.
     """
     address: Any = options.get("address")
-    if services.canonicalize_bootstrap_address(address) is None:  # none is found, as ray.init looks
+    alone = services.canonicalize_bootstrap_address(address) is None  # as ray.init looks for one
+    if alone:
         _stay_private()
     # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
@@ -73,6 +78,8 @@ def connect(**options: Any) -> None:
         runtime_env={"env_vars": unset},
         **options,
     )
+    if alone:
+        STARTED_HERE.add(ray.get_runtime_context().gcs_address)
 
 
 def _stay_private() -> None:
@@ -91,6 +98,12 @@ def room(cpus: float, gpus: float = 0.0, spare: float = 0.0) -> int:
     if gpus:
         fits = min(fits, resources.get("GPU", 0) / gpus)
     return max(1, int(fits))
+
+
+def ask_for(bundles: list[dict[str, float]]) -> None:
+    """Ask an autoscaler for a cluster that holds these resources at once; none withdraws it."""
+    if ray.get_runtime_context().gcs_address not in STARTED_HERE:
+        request_resources(bundles=bundles)
 
 
 # --------------------------------------------------------------------------- tasks

@@ -66,7 +66,7 @@ class Pool:
         """Calls of each actor."""
         self.pending: dict[Any, Any] = {}
         """The actor of each call."""
-        self.asked: list[Any] = []
+        self.asked = False
         self.looked = -EVERY
 
     def resize(self, waiting: int) -> None:
@@ -83,18 +83,20 @@ class Pool:
         more = target - len(self.working)
         for _ in range(more):
             self.working[self.kind.remote()] = 0
-        if more > 0 and len(self.working) < min(self.most, waiting):
-            self._ask_for_machines()
+        if more > 0:
+            wanted = min(self.most, waiting, 2 * len(self.working))
+            self._ask_for_room(wanted if wanted > len(self.working) else 0)
         idle = [actor for actor, calls in self.working.items() if calls == 0]
         for actor in idle[: max(0, -more)]:
             del self.working[actor]
             actor.__ray_terminate__.remote()  # unlike ray.kill, it sends its last metrics
 
-    def _ask_for_machines(self) -> None:
-        """Let an autoscaler see as many actors again, as tasks that wait for a machine."""
-        lacking = min(self.most - len(self.working), len(self.working))
-        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(_nothing)
-        self.asked += [task.remote() for _ in range(lacking)]
+    def _ask_for_room(self, actors: int) -> None:
+        """Let an autoscaler make room for so many actors in all; 0 withdraws what was asked."""
+        if actors or self.asked:
+            needs = {"CPU": self.cpus, "GPU": self.gpus}
+            cluster.ask_for([{name: n for name, n in needs.items() if n}] * actors)
+        self.asked = actors > 0
 
     @property
     def free(self) -> bool:
@@ -116,20 +118,15 @@ class Pool:
         return cluster.result(reference)
 
     def close(self) -> None:
-        """Stop the actors, and what was asked for."""
+        """Stop the actors, and withdraw what was asked for."""
         for actor, calls in self.working.items():
             if calls:
                 ray.kill(actor)
             else:
                 actor.__ray_terminate__.remote()
-        for task in self.asked:
-            ray.cancel(task)
+        self._ask_for_room(0)
         self.working.clear()
         self.pending.clear()
-
-
-def _nothing() -> None:
-    """Wait for a machine; then there is one."""
 
 
 def calls(pool: Pool, inputs: Sequence[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Calls that may kill their process, each in a child: one image never costs its neighbours."""
+"""Calls that may kill their process, each in a child: no image costs its neighbours."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,25 +13,25 @@ Result = TypeVar("Result")
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | None]:
-    """``function`` of each item in a child process, one after the other.
+    """Call a function with each item in a child process, one after the other.
 
     Args:
-        function: that a child can import; what it raises is raised here.
-        items: that can be sent to a child.
+        function: A function that a child can import; what it raises is raised here.
+        items: Values that can be sent to a child.
 
     Returns:
-        For each item its result, or None where it killed the child; the next has a new one.
+        The result for each item, or None where it killed the child; the next item has a new one.
     """
-    found: list[Result | None] = []
-    while len(found) < len(items):
+    results: list[Result | None] = []
+    while len(results) < len(items):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            for item in items[len(found) :]:
+            for item in items[len(results) :]:
                 try:
-                    found.append(child.submit(function, item).result())
+                    results.append(child.submit(function, item).result())
                 except BrokenProcessPool:
-                    found.append(None)
+                    results.append(None)
                     break
-    return found
+    return results
 
 
 def images(
@@ -39,15 +39,18 @@ def images(
     items: Sequence[Item],
     uris: Sequence[str],
 ) -> list[Result | ImageError]:
-    """``read(items)``, each item in a child process: one that kills it is an error too.
+    """Read images, each in a child process: one that kills its process is an error too.
 
     Args:
-        read: gives something or an error for each item; a child can import it.
-        items: that can be sent to a child.
-        uris: of the items, to name them.
+        read: Gives an image or an error for each item; a child can import it.
+        items: What is known of the images, such as their URIs; it can be sent to a child.
+        uris: Of the images, to name them in errors.
+
+    Returns:
+        What ``read`` gave for each item, or the error that it killed its process.
     """
-    found = each(read, [[item] for item in items])
+    results = each(read, [[item] for item in items])
     return [
-        ImageError(f"{uri}: killed the process that decoded it") if one is None else one[0]
-        for uri, one in zip(uris, found, strict=True)
+        ImageError(f"{uri}: killed the process that decoded it") if result is None else result[0]
+        for uri, result in zip(uris, results, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Annotated images of any layout -> tar shards that the layout ``webdataset`` reads."""
+"""The command that packs annotated images of any layout into tar shards, for ``webdataset``."""
 
 import io
 import json
@@ -27,12 +27,12 @@ SHARD_BYTES = 2**27
 """Where the images are large, a unit's images fill several shards of about this size."""
 
 AT_ONCE = 64
-"""Images in memory beside a shard."""
+"""Images that are in memory beside a shard."""
 
 INDEX = "packed"
 
 Sample = tuple[dict[str, Any], bytes | None]
-"""A row of an annotation, and its image; none where the row has an error."""
+"""A row of an annotation and the bytes of its image; None where the row has an error."""
 
 
 def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
@@ -42,11 +42,14 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
     sets, errors. Shards of equal images are equal byte by byte.
 
     Args:
-        run: where to.
-        images_per_shard: fewer of them where they are large, see ``SHARD_BYTES``.
+        run: The run directory, for the shards.
+        images_per_shard: Images of a shard; fewer where they are large, see ``SHARD_BYTES``.
+
+    Returns:
+        The line that says what was packed.
 
     Raises:
-        DatasetError: nothing usable under the root, or an image_id that occurs twice.
+        DatasetError: There is nothing usable under the root, or an image_id occurs twice.
     """
     if not run.finished("pack"):
         reader = run.config.dataset
@@ -73,7 +76,7 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
 def pack_images(
     run: RunDir, what: tuple[str, Sequence[annotations.Span]], selection: annotations.Selection
 ) -> pa.Table:
-    """Some annotated images -> their shards, and the rows of the index."""
+    """Write the shards of some annotated images; return the rows of the index."""
     unit, spans = what
     rows = annotations.read_selected(run, spans, selection)
     packed: list[dict[str, Any]] = []
@@ -86,7 +89,7 @@ def pack_images(
 
 
 def tars(samples: Iterator[Sample]) -> Iterator[tuple[bytes, list[dict[str, Any]]]]:
-    """The samples as tar files with their rows, a new one where one has ``SHARD_BYTES``."""
+    """Yield the samples as tar files with their rows, a new file where one has ``SHARD_BYTES``."""
     full = True
     while full:
         full, rows, buffer = False, [], io.BytesIO()
@@ -112,11 +115,11 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _samples(rows: list[dict[str, Any]], run: RunDir) -> Iterator[Sample]:
-    """Each row and its image's bytes; with an error, as in the manifest, where there are none."""
-    for some in chunks(rows, AT_ONCE):
-        fine = [row["uri"] for row in some if row["error"] is None]
-        fetched = iter(fetch(fine, run.config.resources.connections))
-        for row in some:
+    """Yield each row and its image's bytes, or an error as in the manifest."""
+    for chunk in chunks(rows, AT_ONCE):
+        good = [row["uri"] for row in chunk if row["error"] is None]
+        fetched = iter(fetch(good, run.config.resources.connections))
+        for row in chunk:
             data = None if row["error"] else next(fetched)
             if isinstance(data, ImageError):
                 row["error"], data = f"{row['uri']}: {data}", None
@@ -124,13 +127,13 @@ def _samples(rows: list[dict[str, Any]], run: RunDir) -> Iterator[Sample]:
 
 
 def _suffix(uri: str) -> str:
-    """Of the image's name in the shard. What it is decoded by is its bytes."""
+    """Return the suffix of an image's name in the shard; its bytes say how it is decoded."""
     suffix = f".{uri.rpartition('.')[2].lower()}"
     return suffix[1:] if suffix in IMAGE_SUFFIXES else "jpg"
 
 
 def _note(row: dict[str, Any]) -> dict[str, Any]:
-    """The JSON annotation of ``sensloc.datasets.webdataset``."""
+    """Return the JSON annotation that ``sensloc.datasets.webdataset`` reads."""
     names = ("image_id", "wnid", "class_name", "source")
     note = {name: row[name] for name in names}
     if row["error"]:
