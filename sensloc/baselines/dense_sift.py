@@ -73,12 +73,16 @@ def dense_sift(gray: npt.NDArray[Any]) -> tuple[Floats, Floats]:
                 pooled = votes[np.ix_(tops + BIN * row, lefts + BIN * column)]
                 grid[:, :, row, column, o] = pooled * (window[row] * window[column])
 
-    descriptors = grid.reshape(-1, SIDE * SIDE * ORIENTATIONS)
-    norm = np.linalg.norm(descriptors, axis=1, keepdims=True)
-    descriptors = np.divide(descriptors, norm, out=np.zeros_like(descriptors), where=norm > 0)
     y, x = np.meshgrid(tops, lefts, indexing="ij")
     centres = np.stack([x.ravel(), y.ravel()], axis=1) + (reach + 1) / 2
+    descriptors = _unit(grid.reshape(-1, SIDE * SIDE * ORIENTATIONS))
     return descriptors, (centres / [width, height]).astype(np.float32)
+
+
+def _unit(descriptors: Floats) -> Floats:
+    """Return descriptors [p, d] of unit L2 norm; those that are zero stay zero."""
+    norm = np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return np.divide(descriptors, norm, out=np.zeros_like(descriptors), where=norm > 0)
 
 
 def vocabulary(descriptors: Floats, k: int = 1000, seed: int = 0) -> Floats:

@@ -8,6 +8,7 @@ of ``sensloc.heatmaps`` has one.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,10 +50,6 @@ class Pass:
         """Return the derivative of the class score there (eq. 1): float32 [n, C, h, w]."""
         return self._grid(tap, self.slopes)
 
-    def again(self, images: Tensor) -> "Pass":
-        """Ask the same network for the same classes about other images [n, 3, S, S]."""
-        return look(self.prepared, images, self.labels, self.activations, bool(self.slopes))
-
     def _grid(self, tap: Tap, values: Mapping[Tap, Tensor]) -> Tensor:
         place = self.prepared.places.get(tap)
         value = values[tap].detach().float()
@@ -78,26 +75,16 @@ def look(
     Returns:
         The pass. The graph begins at the earliest tap, so nothing is differentiated before it.
     """
-    kept: dict[Tap, Tensor] = {}
     taps = list(taps)
-
-    def keep(tap: Tap) -> Callable[..., Tensor]:
-        def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-            begins = backward and not output.requires_grad
-            own = output.detach().requires_grad_() if begins else output
-            passed_on = own.clone()  # which the next layer may change in place
-            kept[tap] = passed_on if tap == FEATURES else own  # as what pools them sees them
-            return passed_on
-
-        return hook
-
+    kept: dict[Tap, Tensor] = {}
     with ExitStack() as hooks, torch.set_grad_enabled(backward):
         x = images.detach()
         if PIXELS in taps:
             kept[PIXELS] = x = x.requires_grad_(backward)
         for tap in taps:
             if tap != PIXELS:
-                hooks.callback(prepared.marks[tap].register_forward_hook(keep(tap)).remove)
+                hook = partial(_keep, kept, tap, backward)
+                hooks.callback(prepared.marks[tap].register_forward_hook(hook).remove)
         half = prepared.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             logits = prepared.network(x).float()
@@ -106,14 +93,19 @@ def look(
         if backward and taps:
             score = logits.gather(1, index[:, None]).sum()
             slopes = torch.autograd.grad(score, [kept[tap] for tap in taps])
-    return Pass(
-        prepared=prepared,
-        images=images,
-        labels=index,
-        logits=logits.detach(),
-        activations=kept,
-        slopes=dict(zip(taps, slopes, strict=False)),
-    )
+    derivatives = dict(zip(taps, slopes, strict=False))
+    return Pass(prepared, images, index, logits.detach(), kept, derivatives)
+
+
+def _keep(
+    kept: dict[Tap, Tensor], tap: Tap, backward: bool, _module: Any, _inputs: Any, output: Tensor
+) -> Tensor:
+    """Keep what passes through a tap, and pass on a copy, which the next layer may change."""
+    begins = backward and not output.requires_grad
+    own = output.detach().requires_grad_() if begins else output
+    passed_on = own.clone()
+    kept[tap] = passed_on if tap == FEATURES else own  # features as what pools them sees them
+    return passed_on
 
 
 # --------------------------------------------------------------------------- readings

@@ -108,9 +108,8 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
         reading, listing = annotations.listed(reader)
         made_of = {"localizer": _hash(folder), "list of images": listing}
         size = run.config.resources.rows_per_block
-        with run.stage(
-            "predict", BOXES, annotations.WORK, of=made_of, rows_per_block=size
-        ) as record:
+        work = annotations.WORK
+        with run.stage("predict", BOXES, work, of=made_of, rows_per_block=size) as record:
             annotations.read_all(run, reading, reader)
             sample = annotations.draw_images(run)
             chain = Chain(
@@ -123,7 +122,7 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
             )
             write_units(chain, sample.spans(record["rows_per_block"]))
             record |= _account(run, sample.count)
-        run.remove(annotations.WORK)
+        run.remove(work)
     for name in formats:
         if not run.finished(name):
             _export(run, name, facts)
