@@ -35,11 +35,10 @@ def sensloc(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments, prog_name="sensloc")
 
 
-def process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+def job(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python jobs/NAME.py ...``, in a process."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_help_names_every_command_and_where_to_begin() -> None:
@@ -72,14 +71,17 @@ def test_a_command_and_its_script_explain_themselves(
 
 
 def test_a_script_takes_its_arguments_from_the_command_line() -> None:
-    done = process(sys.executable, "jobs/run.py", "conf/no_such.toml")
+    done = job("jobs/run.py", "conf/no_such.toml")
     assert done.returncode == 1
     assert done.stderr == "error: conf/no_such.toml: no such config file\n"
 
 
 def test_it_is_installed_by_its_name_and_the_shell_completes_commands() -> None:
     asked = {"_SENSLOC_COMPLETE": "complete_bash", "COMP_WORDS": "sensloc st", "COMP_CWORD": "1"}
-    done = process(Path(sys.executable).with_name("sensloc"), **asked)
+    installed = Path(sys.executable).with_name("sensloc")
+    done = subprocess.run(
+        [installed], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == ["status"]
 
 
