@@ -82,7 +82,7 @@ def dense_sift(gray: npt.NDArray[Any]) -> tuple[Floats, Floats]:
 def _unit(descriptors: Floats) -> Floats:
     """Return descriptors [p, d] of unit L2 norm; those that are zero stay zero."""
     norm = np.linalg.norm(descriptors, axis=1, keepdims=True)
-    return np.divide(descriptors, norm, out=np.zeros_like(descriptors), where=norm > 0)
+    return np.asarray(np.divide(descriptors, norm, out=np.zeros_like(descriptors), where=norm > 0))
 
 
 def vocabulary(descriptors: Floats, k: int = 1000, seed: int = 0) -> Floats:
