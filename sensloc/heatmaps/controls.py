@@ -1,4 +1,4 @@
-"""What a linear map is fed to learn what a sensitivity map is worth: controls and a ceiling."""
+"""Heat maps that need no network: two controls and a ceiling of what a heat map is worth."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.floating]
 
 
 def pooled_image(pixels: npt.NDArray[np.uint8], grid: int) -> npt.NDArray[np.float32]:
-    """No network at all: the mean colour of each cell.
+    """Return the mean colour of each cell of a grid: a control without any network.
 
     Args:
         pixels: [n, S, S, 3].
@@ -30,13 +30,13 @@ def pooled_image(pixels: npt.NDArray[np.uint8], grid: int) -> npt.NDArray[np.flo
 
 
 def cell_overlaps(low: Floats, high: Floats, cells: int) -> Floats:
-    """How much of each of the cells [i, i + 1] lies in each interval: [n], [n] -> [cells, n]."""
+    """Return how much of each cell [i, i + 1] lies in each of n intervals: [cells, n]."""
     edge = np.arange(cells)[:, None]
     return np.asarray(np.clip(np.minimum(high, edge + 1) - np.maximum(low, edge), 0, None))
 
 
 def box_mask(boxes: Boxes, grid: int) -> Floats:
-    """The map that knows the answer: how much of each cell the box covers.
+    """Return how much of each cell a box covers: the map that knows the answer, a ceiling.
 
     Args:
         boxes: [n, 4] unit xyxy.

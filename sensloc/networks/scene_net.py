@@ -14,12 +14,12 @@ BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 1e-2
 THREADS = 1
-"""Of the training, wherever it runs: another number would sum in another order, to other bits.
-Two are faster on an idle machine, and wait for each other on a busy one."""
+"""The threads of the training, wherever it runs: another number would sum to other bits. Two are
+faster on an idle machine, and wait for each other on a busy one."""
 
 
 class SceneNet(nn.Module):
-    """Pixels [n, 3, 64, 64], normalised, to logits [n, num_classes].
+    """A network from normalised pixels [n, 3, 64, 64] to logits [n, num_classes].
 
     Six 3 x 3 convolutions with batch norm and ReLU, three of stride 2, and a maximum over
     places, so that a class is scored where its evidence is strongest.
@@ -33,7 +33,7 @@ class SceneNet(nn.Module):
         self.head = nn.Linear(plan[-1][1], num_classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [n, num_classes]."""
+        """Return logits [n, num_classes] of normalised pixels [n, 3, 64, 64]."""
         logits: Tensor = self.head(self.features(pixels).amax((2, 3)))
         return logits
 
@@ -47,7 +47,7 @@ def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
 
 
 def scene_net(num_classes: int = 10) -> nn.Module:
-    """The untrained network."""
+    """Return the untrained network."""
     return SceneNet(num_classes)
 
 
@@ -66,15 +66,15 @@ def train(
     threads are left as they were.
 
     Args:
-        pixels: uint8 [n, 3, 64, 64].
-        labels: int64 [n].
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        epochs: passes over the data.
-        seed: of the initial weights and the order of the images.
+        pixels: The images, uint8 [n, 3, 64, 64].
+        labels: Their classes, int64 [n].
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel, of pixels in [0, 1].
+        epochs: Passes over the data.
+        seed: Seed of the initial weights and the order of the images.
 
     Returns:
-        the state dict of ``scene_net()`` after training.
+        The state dict of ``scene_net()`` after training.
     """
     with _alone(seed):
         network = scene_net().to(memory_format=torch.channels_last).train()
@@ -99,7 +99,7 @@ def train(
 
 @contextmanager
 def _alone(seed: int) -> Iterator[None]:
-    """Inside, torch has ``THREADS`` threads and its own random state; outside, nothing changes."""
+    """Give torch ``THREADS`` threads and a random state of its own; outside, nothing changes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
