@@ -92,6 +92,8 @@ def cluster(object_store: tuple[str, int]) -> Iterator[None]:
     """Start a real Ray on this machine, for the tests alone; its workers know the object store."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+    places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]  # of what tests send there
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     connect(address="local", num_cpus=2, include_dashboard=False)
     yield
     ray.shutdown()
