@@ -105,7 +105,10 @@ def stored(config: Config, tmp_path: Path) -> RunDir:
         photograph(tmp_path / "large.png", 21, 20),
     ]
     photograph(tmp_path / "changed.png", 11, 11)
-    for stage, schema in (("manifest", tables.MANIFEST), ("sensitivity", tables.sensitivity({"map": 64}))):
+    for stage, schema in (
+        ("manifest", tables.MANIFEST),
+        ("sensitivity", tables.sensitivity({"map": 64})),
+    ):
         units.write(run, stage, "000000", pa.Table.from_pylist(rows, schema))
     return run
 
