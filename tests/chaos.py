@@ -4,6 +4,7 @@ Only what was started here is ever killed: the job, and the processes of this cl
 """
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -70,7 +71,7 @@ class Nodes:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.numbers = folder, itertools.count()
         self.start()
 
     def start(self) -> None:
@@ -112,7 +113,10 @@ class Nodes:
     def add(self) -> None:
         """Start one more worker node."""
         with self.environment():
-            self.cluster.add_node(num_cpus=1, object_store_memory=500 * 2**20)
+            self.cluster.add_node(
+                num_cpus=1, object_store_memory=500 * 2**20,
+                temp_dir=f"{self.folder}/{next(self.numbers)}",  # or nodes share a job's copy
+            )  # fmt: skip
 
     @contextmanager
     def environment(self) -> Iterator[None]:
