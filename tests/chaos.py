@@ -248,11 +248,15 @@ class Job:
             return self._process([sys.executable, *self.command], RAY_ADDRESS=nodes.address)
 
     def submit(self, nodes: Nodes, *options: str) -> subprocess.Popen[bytes]:
-        """Start ``ray job submit``: the job's process is the cluster's."""
+        """Start ``ray job submit``: the job's process is the cluster's.
+
+        No files are sent along: the nodes share this machine's disk, where one of them would remove
+        what the others work in.
+        """
         assert nodes.client
         submit = [f"{BIN}/ray", "job", "submit", f"--address={nodes.dashboard}", *options]
         with nodes.environment():
-            return self._process([*submit, "--working-dir=.", "--", "python", *self.command])
+            return self._process([*submit, "--", "python", *self.command])
 
     def _process(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

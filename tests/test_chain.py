@@ -105,7 +105,10 @@ def stored(config: Config, tmp_path: Path) -> RunDir:
         photograph(tmp_path / "large.png", 21, 20),
     ]
     photograph(tmp_path / "changed.png", 11, 11)
-    for stage, schema in (("manifest", tables.MANIFEST), ("sensitivity", tables.sensitivity(8))):
+    for stage, schema in (
+        ("manifest", tables.MANIFEST),
+        ("sensitivity", tables.sensitivity({"map": 64})),
+    ):
         units.write(run, stage, "000000", pa.Table.from_pylist(rows, schema))
     return run
 
@@ -122,7 +125,7 @@ def test_the_comparison_reads_images_under_the_protection_of_the_main_run(stored
     proposed = proposals.chain(stored, taken).images("000000", isolated=False)
     assert proposed.rows["error"].to_pylist() == expected
     # the images were as they should be when the proposals were made, and are not any more
-    before = load_unit(stored, "sensitivity", "000000", proposals.CARRIED)
+    before = load_unit(stored, "sensitivity", "000000", proposals.carried(stored))
     failures = pa.array([[]] * len(before), proposals.FAILURES)
     units.write(stored, proposals.PROPOSALS, "000000", before.append_column("failures", failures))
     mapped = maps.chain(stored).images(("000000", None), isolated=False)
@@ -264,10 +267,10 @@ def test_another_images_map_is_found_where_it_is(config: Config) -> None:
     for row in rows:
         row["error"] = "broken" if row["split"] is None or rng.random() < 0.1 else None
     for k in range(4):
-        table = pa.Table.from_pylist(rows[15 * k : 15 * (k + 1)], tables.sensitivity(8))
+        table = pa.Table.from_pylist(rows[15 * k : 15 * (k + 1)], tables.sensitivity({"map": 64}))
         units.write(run, "sensitivity", f"{k}", table)
     taken = Draw(config.compare.seed, {"train": 1 << 63})
-    whole = taken(pa.Table.from_pylist(rows, tables.sensitivity(8)))
+    whole = taken(pa.Table.from_pylist(rows, tables.sensitivity({"map": 64})))
     expected: dict[str, list[float]] = {}
     for split in ("train", "validation", "test"):
         ids = [r["image_id"] for r in whole.to_pylist() if r["split"] == split and not r["error"]]

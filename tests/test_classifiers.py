@@ -109,7 +109,7 @@ def folded(network: nn.Module, size: int = 48) -> nn.Module:
     x = torch.randn(3, 3, size, size, generator=generator, dtype=torch.float64)
     before = network(x)
     assert before.std(0).max() > 1e-3 * before.abs().max(), "a network that looks at its input"
-    made = fold(network, x)
+    made, _ = fold(network, x)
     assert (made(x) - before).abs().max() <= 1e-10 * before.abs().max()
     assert torch.equal(network(x), before)
     assert not any(p.requires_grad for p in made.parameters())
@@ -269,10 +269,10 @@ def test_a_prepared_network_is_frozen_and_in_eval_mode():
     network = Net().train()
     small = config(**SMALL, classes=tuple("abcde"), input_size=16)
     ready = prepare(network, small)
-    assert not ready.training
-    assert not any(p.requires_grad for p in ready.parameters())
-    assert norms(ready) == 0
-    assert ready(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+    assert not ready.network.training
+    assert not any(p.requires_grad for p in ready.network.parameters())
+    assert norms(ready.network) == 0
+    assert ready.network(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("n", [4, 6])

@@ -87,7 +87,7 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
     run = RunDir.open(
         config.model_copy(
             update={
-                "dataset": small_run.config.dataset.model_copy(update={"n_images": 40}),
+                "dataset": small_run.config.dataset.model_copy(update={"n_images": 24}),
                 "classifier": Timm(source="timm", name="vit_tiny_patch16_224", pretrained=False),
                 "sensitivity": config.sensitivity.model_copy(
                     update={"label": "predicted", "batch_size": 8, "grid": 14}
@@ -97,7 +97,6 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
                         "sensitivity",
                         "gradcam_threshold",
                         "layercam_16_threshold",
-                        "random_network",
                         "colocalization_cnn",
                     ),
                     train=10,

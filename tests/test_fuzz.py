@@ -66,7 +66,7 @@ DEFECTS = {
 def test_every_kind_of_defect_is_found(defect: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
-        "import fuzz, os, pathlib; fuzz.CPU_S = 1; "
+        "import fuzz, os, pathlib; fuzz.CPU_S = 3; "
         f"fuzz.ENTRANCES['JPEG'] = fuzz.Entrance([b'x'], lambda data, folder: {defect}); "
         f"fuzz.main({SEED}, 0, pathlib.Path({str(log)!r}))"
     )

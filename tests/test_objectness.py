@@ -400,7 +400,7 @@ def photographs(root: Path, part: Literal["train", "val"], count: int) -> list[t
         data = Path(row.uri).read_bytes()
         size = inspect(data)
         boxes = unit_boxes(row.corners, size.width, size.height, row.convention)
-        images.append((decode(data, 128), boxes, image_seed(row.image_id)))
+        images.append((decode(data, 128).pixels, boxes, image_seed(row.image_id)))
     return images
 
 

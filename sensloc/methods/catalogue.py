@@ -183,8 +183,15 @@ def _of_heat_map(name: str) -> dict[str, Entry]:
     }
 
 
+_TAKEN = {(type(line), line.columns) for line in NAMED.values()}
+
 METHODS: Mapping[str, Entry] = {
-    **{k: line for name in heatmaps.names() for k, line in _of_heat_map(name).items()},
+    **{
+        name: line
+        for heat_map in heatmaps.names()
+        for name, line in _of_heat_map(heat_map).items()
+        if (type(line), line.columns) not in _TAKEN
+    },
     **NAMED,
 }
 """Every method that a comparison can have, by name: those of all heat maps too."""
