@@ -111,11 +111,15 @@ class Nodes:
         raise AssertionError(f"{self.dashboard} takes no job: {reason}")
 
     def add(self) -> None:
-        """Start one more worker node."""
+        """Start one more worker node.
+
+        It has a folder of its own: in a common one, each node would remove the copy of a submitted
+        job that another works in.
+        """
         with self.environment():
             self.cluster.add_node(
                 num_cpus=1, object_store_memory=500 * 2**20,
-                temp_dir=f"{self.folder}/{next(self.numbers)}",  # or nodes share a job's copy
+                temp_dir=f"{self.folder}/{next(self.numbers)}",
             )  # fmt: skip
 
     @contextmanager
@@ -248,15 +252,11 @@ class Job:
             return self._process([sys.executable, *self.command], RAY_ADDRESS=nodes.address)
 
     def submit(self, nodes: Nodes, *options: str) -> subprocess.Popen[bytes]:
-        """Start ``ray job submit``: the job's process is the cluster's.
-
-        No files are sent along: the nodes share this machine's disk, where one of them would remove
-        what the others work in.
-        """
+        """Start ``ray job submit``: the job's process is the cluster's, and works in a copy."""
         assert nodes.client
         submit = [f"{BIN}/ray", "job", "submit", f"--address={nodes.dashboard}", *options]
         with nodes.environment():
-            return self._process([*submit, "--", "python", *self.command])
+            return self._process([*submit, "--working-dir=.", "--", "python", *self.command])
 
     def _process(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
