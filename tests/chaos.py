@@ -4,6 +4,7 @@ Only what was started here is ever killed: the job, and the processes of this cl
 """
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -70,7 +71,7 @@ class Nodes:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.numbers = folder, itertools.count()
         self.start()
 
     def start(self) -> None:
@@ -110,9 +111,16 @@ class Nodes:
         raise AssertionError(f"{self.dashboard} takes no job: {reason}")
 
     def add(self) -> None:
-        """Start one more worker node."""
+        """Start one more worker node.
+
+        It has a folder of its own: in a common one, each node would remove the copy of a submitted
+        job that another works in.
+        """
         with self.environment():
-            self.cluster.add_node(num_cpus=1, object_store_memory=500 * 2**20)
+            self.cluster.add_node(
+                num_cpus=1, object_store_memory=500 * 2**20,
+                temp_dir=f"{self.folder}/{next(self.numbers)}",
+            )  # fmt: skip
 
     @contextmanager
     def environment(self) -> Iterator[None]:
@@ -244,15 +252,11 @@ class Job:
             return self._process([sys.executable, *self.command], RAY_ADDRESS=nodes.address)
 
     def submit(self, nodes: Nodes, *options: str) -> subprocess.Popen[bytes]:
-        """Start ``ray job submit``: the job's process is the cluster's.
-
-        No files are sent along: the nodes share this machine's disk, where one of them would remove
-        what the others work in.
-        """
+        """Start ``ray job submit``: the job's process is the cluster's, and works in a copy."""
         assert nodes.client
         submit = [f"{BIN}/ray", "job", "submit", f"--address={nodes.dashboard}", *options]
         with nodes.environment():
-            return self._process([*submit, "--", "python", *self.command])
+            return self._process([*submit, "--working-dir=.", "--", "python", *self.command])
 
     def _process(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
