@@ -176,7 +176,7 @@ def summary(corloc: pa.Table, config: Config, facts: Row, url: str) -> str:
         "",
         corloc_text(corloc, config),
         "",
-        f"tables, figure and linear map: {url}",
+        f"tables, figure and methods: {url}",
         f"  open {url}/report.html; {url}/examples.png and table.md are parts of it",
     ]
     return "\n".join(lines)
