@@ -23,7 +23,7 @@ from sensloc.comparison.partners import partners_of
 from sensloc.config import Config
 from sensloc.engine import units
 from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
-from sensloc.engine.pool import Pool, calls
+from sensloc.engine.pool import Pool
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
 from sensloc.images.decode import Pixels
@@ -247,8 +247,12 @@ def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pool = Pool(partial(dies_once, str(tmp_path)), most=2, cpus=0.5)
-        assert sorted(calls(pool, range(7))) == [n * n for n in range(7)]
+        pool = Pool(partial(dies_once, str(tmp_path)), most=2, cpus=0.5, calls=2)
+        pool.resize(waiting=4)
+        for n in range(4):
+            pool.submit(n)
+        assert sorted(pool.take(call) for call in list(pool.pending)) == [0, 1, 4, 9]
+        pool.close()
     assert "constructor arguments" not in capfd.readouterr().err
 
 

@@ -77,6 +77,8 @@ def units(run: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_stopped_job_goes_on_where_it_was(submitted: chaos.Arena, tmp_path: Path) -> None:
     nodes, job = submitted.nodes, replace(submitted.job, output=tmp_path / "stopped")
     assert job.submit(nodes, "--no-wait", "--submission-id=first").wait() == 0

@@ -65,7 +65,7 @@ from sensloc.stages.manifest import manifest
 from sensloc.stages.predict import predict, prediction
 from sensloc.stages.sensitivity import sensitivity
 from sensloc.store.run import RunDir
-cluster.RETRIES = 1
+cluster.RETRIES = 0
 cluster.connect(address="local", num_cpus=2, include_dashboard=False)
 config, localizer, images, output = sys.argv[1:]
 run = RunDir.open(load_config(config))

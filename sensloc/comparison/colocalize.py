@@ -1,7 +1,7 @@
 """Co-localization, a unit per class: its images together choose one proposal each."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -56,7 +56,7 @@ def colocalize(run: RunDir, method: str) -> None:
             files.setdefault(wnid, []).append(file)
     classes = {f"{i:05d}": (wnid, files[wnid]) for i, wnid in enumerate(sorted(files))}
     if catalogue.colocalizations([method])[method] == "box_features":
-        units.each(run, f"compare/{method}", list(classes), ByFeatures, classes)
+        units.each(run, f"compare/{method}", classes, by_features, cpus=1.0)
         return
     chain = Chain(
         run,
@@ -120,23 +120,19 @@ def choose(
     return pa.Table.from_pylist(choices, CHOICES)
 
 
-class ByFeatures:
-    """A class's boxes by the network's last features, of unit norm: cosine, median gamma."""
+BY_FEATURES = Colocalization(kernel="cosine", gamma="median")
+"""How boxes are compared by the network's last features, which are of unit norm."""
 
-    model = Colocalization(kernel="cosine", gamma="median")
 
-    def __init__(self, run: RunDir, classes: Mapping[str, ClassImages]) -> None:
-        self.run, self.classes = run, classes
-
-    def __call__(self, unit: str) -> pa.Table:
-        """Return the rows of ``CHOICES`` of one class."""
-        rows = class_rows(self.run, self.classes[unit], ["box_features"])
-        lengths = pc.list_value_length(rows["proposals"]).to_pylist()
-        features = [
-            np.asarray(values).astype(np.float32).reshape(k, -1)
-            for values, k in zip(rows["box_features"].to_numpy(), lengths, strict=True)
-        ]
-        return choose(self.model, rows, features, self.run.config.compare)
+def by_features(run: RunDir, images: ClassImages) -> pa.Table:
+    """Return the rows of ``CHOICES`` of one class, chosen by the network's features."""
+    rows = class_rows(run, images, ["box_features"])
+    lengths = pc.list_value_length(rows["proposals"]).to_pylist()
+    features = [
+        np.asarray(values).astype(np.float32).reshape(k, -1)
+        for values, k in zip(rows["box_features"].to_numpy(), lengths, strict=True)
+    ]
+    return choose(BY_FEATURES, rows, features, run.config.compare)
 
 
 class BySift(Worker):

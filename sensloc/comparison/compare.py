@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import reduce
 
 import numpy as np
@@ -13,21 +13,20 @@ import pyarrow.csv as pacsv
 
 from sensloc.comparison.colocalize import colocalize
 from sensloc.comparison.draw import draw
-from sensloc.comparison.fit import METHODS, choices_of, fit_methods
+from sensloc.comparison.fit import choices_of, fit_methods
 from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
 from sensloc.comparison.subsets import label_efficiency_and_unseen
 from sensloc.comparison.table import methods_table
 from sensloc.engine import cluster, units
-from sensloc.methods import catalogue, threshold
+from sensloc.methods import Fitted, catalogue, threshold
 from sensloc.report import comparison
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import counts, paired
 from sensloc.scoring.accuracy import breakdown
 from sensloc.scoring.max_box_acc import MaxBoxAcc
 from sensloc.stages.evaluate import predict
-from sensloc.stages.fit import load_methods
 from sensloc.store import provenance
 from sensloc.store.files import load, parquet, stamp
 from sensloc.store.run import RunDir, RunError
@@ -61,7 +60,7 @@ def compare(run: RunDir) -> str:
         methods = fit_methods(run)
         chosen = {name: dict(fitted.facts) for name, fitted in methods.items()}
         files, choices = units.names(run, "sensitivity"), choices_of(run, methods)
-        units.each(run, PREDICTIONS, files, Judge, tuple(methods), choices)
+        units.each(run, PREDICTIONS, {file: file for file in files}, judge, methods, choices)
         judged = paired.Judged.from_table(_predictions(run), list(methods))
         ms = milliseconds(run, methods)
         table = methods_table(judged, chosen, _max_box_acc(run), ms, run.config.evaluate)
@@ -99,23 +98,19 @@ def _claim(run: RunDir) -> None:
 # --------------------------------------------------------------------------- judging
 
 
-class Judge:
-    """All methods: a file of ``compare/maps`` in, predictions for its test images out."""
-
-    def __init__(
-        self, run: RunDir, names: Sequence[str], choices: Mapping[str, Mapping[str, int]]
-    ) -> None:
-        self.run, self.choices = run, choices
-        self.methods = load_methods(run, names, METHODS)
-
-    def __call__(self, unit: str) -> pa.Table:
-        """Return one row per test image and method."""
-        rows = load(self.run, [self.run.file(MAPS, unit)], None, "test", errors=True)
-        ids = rows["image_id"].to_pylist()
-        for column, chosen in self.choices.items():
-            index = [chosen.get(image_id) for image_id in ids]
-            rows = rows.append_column(column, pa.array(index, pa.int32()))
-        return predict(rows, self.methods, self.run.config.evaluate.iou)
+def judge(
+    run: RunDir,
+    unit: str,
+    methods: Mapping[str, Fitted],
+    choices: Mapping[str, Mapping[str, int]],
+) -> pa.Table:
+    """Return one row per method and test image of a file of ``compare/maps``."""
+    rows = load(run, [run.file(MAPS, unit)], None, "test", errors=True)
+    ids = rows["image_id"].to_pylist()
+    for column, chosen in choices.items():
+        index = [chosen.get(image_id) for image_id in ids]
+        rows = rows.append_column(column, pa.array(index, pa.int32()))
+    return predict(rows, methods, run.config.evaluate.iou)
 
 
 def _predictions(run: RunDir) -> pa.Table:

@@ -5,8 +5,7 @@ again on another machine can be lost, and what hinders a worker is the error of 
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -127,21 +126,3 @@ class Pool:
         self._ask_for_room(0)
         self.working.clear()
         self.pending.clear()
-
-
-def calls(pool: Pool, inputs: Sequence[Any]) -> Iterator[Any]:
-    """Call the pool's workers with each input, and stop the actors at the end.
-
-    Yields:
-        The results, as they come.
-    """
-    queue = deque(inputs)
-    try:
-        while queue or pool.pending:
-            pool.resize(len(queue))
-            while queue and pool.free:
-                pool.submit(queue.popleft())
-            done, _ = ray.wait(list(pool.pending), timeout=EVERY)
-            yield from map(pool.take, done)
-    finally:
-        pool.close()

@@ -8,7 +8,7 @@ a unit that two workers made is there once.
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sensloc.engine import cluster, metrics
-from sensloc.engine.pool import Pool, calls
 from sensloc.store.files import errors_of, parquet, stamp
 from sensloc.store.run import RunDir
 
@@ -68,46 +67,12 @@ def _is_whole(run: RunDir, file: str) -> bool:
 def each(
     run: RunDir,
     stage: str,
-    units: Sequence[str],
-    make: Callable[..., Callable[[str], pa.Table]],
-    *args: Any,
-    cpus: float = 1.0,
-) -> None:
-    """Write ``<stage>/<unit>.parquet`` for every unit that has none yet, in an actor pool.
-
-    Args:
-        run: The run directory.
-        stage: Folder of the run directory.
-        units: Names, good as file names.
-        make: ``make(run, *args)``, called once in each actor, gives the worker, which makes a
-            unit's rows from its name.
-        args: Further arguments of ``make``, sent to the cluster once.
-        cpus: Of an actor.
-    """
-    todo = missing(run, stage, units)
-    if todo:
-        made = calls(Pool(partial(_writer, run, stage, make, args), len(todo), cpus), todo)
-        report(made, run, stage, len(todo))
-
-
-def _writer(
-    run: RunDir,
-    stage: str,
-    make: Callable[..., Callable[[str], pa.Table]],
-    args: tuple[Any, ...],
-) -> Callable[[str], Written]:
-    work = make(run, *args)
-    return lambda unit: write(run, stage, unit, work(unit))
-
-
-def each_quick(
-    run: RunDir,
-    stage: str,
     units: Mapping[str, Any],
     function: Callable[..., pa.Table],
     *args: Any,
+    cpus: float | None = None,
 ) -> None:
-    """Write the units that are missing in tasks, for what takes little time.
+    """Write the units that are missing, in tasks.
 
     Args:
         run: The run directory.
@@ -115,6 +80,7 @@ def each_quick(
         units: By name, what the function is told of each.
         function: ``function(run, what, *args)`` gives a unit's rows.
         args: Further arguments of the function, sent to the cluster once.
+        cpus: Of a task; None for ``resources.cpus_per_task``.
     """
     todo = missing(run, stage, units)
     groups = [
@@ -126,7 +92,7 @@ def each_quick(
         return [write(run, stage, unit, function(run, what, *args)) for unit, what in group]
 
     if todo:
-        cpus = run.config.resources.cpus_per_task
+        cpus = cpus or run.config.resources.cpus_per_task
         done = cluster.in_tasks(apply, groups, args, cpus=cpus, at_once=MOST_TASKS)
         report((written for _, group in done for written in group), run, stage, len(todo))
 

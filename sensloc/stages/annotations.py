@@ -44,7 +44,7 @@ def listed(reader: Reader) -> tuple[dict[str, Unit], str]:
 
 def read_all(run: RunDir, reading: Mapping[str, Unit], reader: Reader) -> None:
     """Read a data set's annotations into ``work/annotations``, a file per unit."""
-    units.each_quick(run, ANNOTATIONS, dict(reading), _read, reader)
+    units.each(run, ANNOTATIONS, dict(reading), _read, reader)
 
 
 def _read(run: RunDir, unit: Unit, reader: Reader) -> pa.Table:

@@ -35,7 +35,7 @@ def evaluate(run: RunDir) -> None:
     methods, config = fitted_methods(run), run.config
     with run.stage("evaluate", "predictions", "corloc", "table.md") as facts:
         files = {unit: unit for unit in units.names(run, "sensitivity")}
-        units.each_quick(run, "predictions", files, judge, methods)
+        units.each(run, "predictions", files, judge, methods)
         columns, threshold = list(counts.COLUMNS), config.evaluate.iou
         table = counts.merge(
             cluster.over_files(run, "predictions", columns, counts.count, threshold, errors=True)

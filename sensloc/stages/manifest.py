@@ -68,12 +68,12 @@ def manifest(run: RunDir) -> None:
             read_all(run, reading, reader)
             sample = draw_images(run)
             spans = sample.spans(facts["rows_per_block"])
-            units.each_quick(run, INSPECTED, spans, inspect_images, sample.selection)
+            units.each(run, INSPECTED, spans, inspect_images, sample.selection)
             split, audit = fit_split(run)
         except DatasetError:  # to be mended in the data set, which is then read anew
             run.remove(WORK)
             raise
-        units.each_quick(run, "manifest", {unit: unit for unit in spans}, assign, split, classes)
+        units.each(run, "manifest", {unit: unit for unit in spans}, assign, split, classes)
         audit |= tally(run)
         audit |= {"left_out": dict(sorted(sample.left_out.items()))}
         audit |= {"not_drawn": sample.not_drawn}

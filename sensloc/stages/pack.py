@@ -64,7 +64,7 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
             sample = annotations.draw_images(run)
             spans = sample.spans(facts["images_per_shard"])
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
-            units.each_quick(run, INDEX, todo, pack_images, sample.selection)
+            units.each(run, INDEX, todo, pack_images, sample.selection)
             packed = load(run, run.files(INDEX), ["shard", "error"], errors=True)
             errors = errors_of(packed)
             facts |= {"images": len(packed) - errors, "errors": errors}
