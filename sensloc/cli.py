@@ -26,6 +26,7 @@ JOB_COPY = "/runtime_resources/working_dir_files/"
 STAGES = {
     "manifest": "Read the annotations, measure the images and draw the sets.",
     "classifier": "Train the demo's network; any other brings its weights along.",
+    "foreground": "Learn the read-out of the foreground map, from some of the images.",
     "sensitivity": "Make the map of every image, by one backward pass.",
     "fit": "Learn the linear map, and choose on validation.",
     "evaluate": "Predict the boxes of the test images, and count CorLoc.",

@@ -49,7 +49,10 @@ class Split(Section):
 
 
 def _a_heat_map(name: str) -> str:
-    heatmaps.kind_and_stride(name)
+    if heatmaps.has_channels(name):
+        raise ValueError(f"{name} has many values at each place: it is no heat map")
+    if name == heatmaps.FOREGROUND:
+        raise ValueError("the foreground is made by the section [foreground]")
     return name
 
 
@@ -73,6 +76,37 @@ class Sensitivity(Section):
     """It is here and not in [resources]: kernels round differently at another batch size."""
 
 
+def _a_reading(name: str) -> str:
+    heatmaps.kind_and_stride(name)
+    if name == heatmaps.FOREGROUND:
+        raise ValueError("the foreground cannot be read from itself")
+    return name
+
+
+class Foreground(Section):
+    """How the foreground is learned: from what one pass says of each cell, see METHOD."""
+
+    looks: Literal[0, 1] = 1
+    """0: no foreground."""
+    images: Positive = 20_000
+    """Train images, drawn, that it is learned from; all of them where there are fewer."""
+    blocks: (
+        Annotated[tuple[Annotated[str, AfterValidator(_a_reading)], ...], Field(min_length=1)]
+        | None
+    ) = None
+    """What is read: heat maps by name, and "activation_<stride or module>"; by default inner
+    sensitivities and LayerCAM at the network's three coarsest strides, and at the coarsest HiResCAM
+    and the activations, and CAM."""
+    penalties: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    """Candidates, ascending, of the penalty on activations; that on heat maps is fixed."""
+    shrinkages: Annotated[tuple[Above, ...], Field(min_length=1)] = (5, 15, 50, 150, 500, 5000)
+    """Candidates of how many images' worth of evidence moves a class away from what all share."""
+    tolerance: NotNegative = 0.03
+    """A larger penalty is taken where its error is at most this share above the least."""
+    seed: int = 0
+    """Seed of the draw."""
+
+
 class Fit(Section):
     """How the linear map is learned and calibrated."""
 
@@ -88,6 +122,19 @@ class Fit(Section):
         0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.6,
     )  # fmt: skip
     """Candidates for the two factors of the size calibration."""
+
+
+if TYPE_CHECKING:
+    RunMethod = str
+else:
+    RunMethod = Literal[("best", *catalogue.PREDICTING)]
+
+
+class Localizer(Section):
+    """By which method a finished run predicts the boxes of other images."""
+
+    method: RunMethod = "best"
+    """A method of the run, or "best": the one that gets most validation images right."""
 
 
 class Evaluate(Section):
@@ -190,9 +237,11 @@ class Config(Section):
     dataset: AnyDataset
     split: Split = Split()
     classifier: AnyClassifier
+    foreground: Foreground = Foreground()
     sensitivity: Sensitivity = Sensitivity()
     fit: Fit = Fit()
     evaluate: Evaluate = Evaluate()
+    localizer: Localizer = Localizer()
     compare: Compare = Compare()
     resources: Resources = Resources()
 
@@ -203,6 +252,27 @@ class Config(Section):
         if lacking:
             raise ValueError(f"sensitivity.maps lacks {', '.join(lacking)}")
         return self
+
+    @model_validator(mode="after")
+    def _foreground_is_there(self) -> Self:
+        if self.foreground.looks:
+            return self
+        if self.localizer.method == catalogue.FOREGROUND:
+            raise ValueError("localizer.method is the foreground, and foreground.looks is 0")
+        at = heatmaps.column(heatmaps.FOREGROUND)
+        named = self.compare.methods
+        left = tuple(name for name in named if at not in catalogue.entry(name).columns)
+        if "methods" in self.compare.model_fields_set and left != named:
+            raise ValueError("compare.methods names the foreground's, and foreground.looks is 0")
+        section = self.compare.model_copy(update={"methods": left})
+        object.__setattr__(self, "compare", section)
+        return self
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The heat maps of the sensitivity table, by name."""
+        learned = (heatmaps.FOREGROUND,) if self.foreground.looks else ()
+        return (*self.sensitivity.maps, *learned)
 
     @property
     def identity(self) -> dict[str, Any]:

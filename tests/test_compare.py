@@ -29,7 +29,7 @@ from sensloc.scoring import paired
 from sensloc.scoring.accuracy import accuracy
 from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit_linear, fitted_methods, load_methods
-from sensloc.stages.sensitivity import map_maker
+from sensloc.stages.network import map_maker
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")

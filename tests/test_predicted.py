@@ -19,7 +19,8 @@ from sensloc.images.decode import decode
 from sensloc.rows import vectors
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
-from sensloc.stages.sensitivity import map_maker, sensitivity
+from sensloc.stages.network import map_maker
+from sensloc.stages.sensitivity import sensitivity
 from sensloc.store.run import RunDir
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -38,7 +38,8 @@ from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import predict
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
-from sensloc.stages.sensitivity import map_maker, require_same_weights, sensitivity
+from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.sensitivity import sensitivity
 from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir, RunError
 

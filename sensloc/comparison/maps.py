@@ -23,7 +23,8 @@ from sensloc.images.decode import Pixels
 from sensloc.methods import catalogue
 from sensloc.networks.taps import FEATURES, Tap
 from sensloc.rows import true_boxes
-from sensloc.stages.sensitivity import map_columns, map_maker, require_same_weights
+from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.sensitivity import map_columns
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir

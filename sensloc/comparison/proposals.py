@@ -14,9 +14,9 @@ from sensloc.baselines import dense_sift, objectness
 from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
 from sensloc.engine.chain import DECODE, Chain, Worker, write_units
+from sensloc.heatmaps import column
 from sensloc.images.decode import Decoded, Pixels
 from sensloc.methods import catalogue
-from sensloc.stages.fit import maps_of
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.images import images_of
@@ -29,7 +29,7 @@ CARRIED = [
     *("image_id", "uri", "content", "wnid", "class_name", "class_index", "predicted_index"),
     *("split", "boxes", "source", "error"),
 ]
-"""What is taken of the sensitivity table beside the heat maps that the run's methods read."""
+"""What is taken of the sensitivity table beside its heat maps."""
 
 FAILURES = pa.map_(pa.string(), pa.string())
 RECALL_AT = (10, 100, 1000)
@@ -50,8 +50,7 @@ IMAGES_PER_TASK = 20
 
 def carried(run: RunDir) -> list[str]:
     """Return the columns of the sensitivity table that the comparison's rows begin with."""
-    maps = dict.fromkeys(("map", *maps_of(run)))
-    return [*CARRIED, *maps]
+    return [*CARRIED, *map(column, run.config.maps)]
 
 
 def propose(run: RunDir, taken: Draw) -> None:

@@ -20,7 +20,7 @@ from sensloc.scoring.paired import difference
 from sensloc.stages.fit import fit_linear, fitted_methods
 from sensloc.store.run import RunDir
 
-KINDS = (catalogue.MEAN_BOX, catalogue.MAIN, catalogue.PREDICTS)
+KINDS = (catalogue.MEAN_BOX, catalogue.MAIN, catalogue.CALIBRATED_MAIN)
 """What each subset teaches: its mean box, and its linear map, plain and calibrated."""
 
 NONE, ALL = -1, 2**64 - 1

@@ -20,10 +20,13 @@ class HeatMap:
     Attributes:
         title: What it is called in tables.
         inner: Whether it is read at an inner layer: its names end in the layer's stride.
+        channels: Whether it has many values at each place: it is no map then, but something that
+            the foreground's read-out reads.
     """
 
     title: str
     inner: bool = False
+    channels: bool = False
 
 
 KINDS: Mapping[str, HeatMap] = {
@@ -35,11 +38,17 @@ KINDS: Mapping[str, HeatMap] = {
     "gradcam": HeatMap("Grad-CAM"),
     "inner": HeatMap("inner sensitivity", inner=True),
     "layercam": HeatMap("LayerCAM", inner=True),
+    "hirescam": HeatMap("HiResCAM", inner=True),
+    "activation": HeatMap("activations", inner=True, channels=True),
+    "foreground": HeatMap("foreground"),
 }
 """By the name of the file."""
 
 MAIN = "gradient"
 """The paper's, which every run makes."""
+
+FOREGROUND = "foreground"
+"""The one that is learned: see ``sensloc.heatmaps.foreground``."""
 
 
 def names() -> tuple[str, ...]:
@@ -47,23 +56,34 @@ def names() -> tuple[str, ...]:
     return tuple(
         name
         for kind, entry in KINDS.items()
+        if not entry.channels
         for name in ([f"{kind}_{stride}" for stride in STRIDES] if entry.inner else [kind])
     )
 
 
-def kind_and_stride(name: str) -> tuple[str, int | None]:
+def kind_and_stride(name: str) -> tuple[str, int | str | None]:
     """Split the name of a heat map: "layercam_16" is ("layercam", 16), "cam" is ("cam", None).
+
+    What has channels may be read at a module that is named: "activation_blocks.5".
 
     Raises:
         ValueError: There is no such heat map; the message says which there are.
     """
-    kind, _, stride = name.rpartition("_")
     if name in KINDS and not KINDS[name].inner:
         return name, None
-    if kind in KINDS and KINDS[kind].inner and stride.isdecimal() and int(stride) > 1:
-        return kind, int(stride)
+    kind, _, place = name.partition("_")
+    if kind in KINDS and KINDS[kind].inner:
+        if place.isdecimal() and int(place) > 1:
+            return kind, int(place)
+        if KINDS[kind].channels and place and not place.isdecimal():
+            return kind, place
     known = [f"{kind}_<stride>" if entry.inner else kind for kind, entry in KINDS.items()]
     raise ValueError(f"no heat map {name!r}; there are {', '.join(known)}")
+
+
+def has_channels(name: str) -> bool:
+    """Return whether what has that name has many values at each place, and is no map."""
+    return KINDS[kind_and_stride(name)[0]].channels
 
 
 def title(name: str) -> str:

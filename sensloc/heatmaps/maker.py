@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -31,8 +32,9 @@ class Maps:
 
     Attributes:
         values: float16 [n, h * w] in [0, 1], row-major: the map over its own maximum, or, if it
-            is signed, stretched from its minimum to its maximum.
-        scale: float32 [n], that maximum, or the difference; nan or inf where the map is not finite.
+            is signed, stretched from its minimum to its maximum; shares as they are.
+        scale: float32 [n], that maximum, or the difference, or 1 for shares; nan or inf where the
+            map is not finite.
         height: h.
         width: w.
     """
@@ -89,6 +91,7 @@ class MapMaker:
         grid: A map of more cells than ``grid`` x ``grid`` is area-pooled to that.
         device: Where the networks are.
         taps: What is kept of the pass beside what the readings read.
+        backward: Whether derivatives at these are wanted too.
     """
 
     networks: tuple[Prepared, ...]
@@ -99,21 +102,30 @@ class MapMaker:
     grid: int = 14
     device: str = "cpu"
     taps: tuple[Tap, ...] = ()
+    backward: bool = False
 
-    def __call__(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Seen:
+    def __call__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        fold: npt.NDArray[np.int64] | None = None,
+    ) -> Seen:
         """Make the maps of a batch.
 
         Args:
             pixels: RGB, uint8 [n, S, S, 3], n <= batch_size.
             labels: Class indices, or ``PREDICTED``, int64 [n].
+            fold: Which fold of a cross-fitted reading reads each image, int64 [n]; None: the whole.
         """
         n = len(pixels)
         if n > self.batch_size:
             raise ValueError(f"{n} images in a batch of at most {self.batch_size}")
         x, index = self.normalise(self._padded(pixels)), self._padded(labels)
-        passes = [self._look(network, x, index, i) for i, network in enumerate(self.networks)]
+        folds = self._padded(np.zeros(n, np.int64) if fold is None else fold)
+        looks = partial(self._look, x=x, labels=index, fold=folds)
+        passes = [looks(network, random=i) for i, network in enumerate(self.networks)]
         maps = {
-            name: self._encode(reading.read(passes[reading.random]), reading.signed, n)
+            name: self._encode(reading.read(passes[reading.random]), reading, n)
             for name, reading in self.readings.items()
         }
         passed = passes[0]
@@ -131,10 +143,13 @@ class MapMaker:
         readings = {name: self.readings[name] for name in names}
         return replace(self, readings=readings, taps=tuple(taps))
 
-    def _look(self, network: Prepared, x: Tensor, labels: Tensor, random: int) -> Pass:
+    def _look(
+        self, network: Prepared, x: Tensor, labels: Tensor, fold: Tensor, random: int
+    ) -> Pass:
         readings = [r for r in self.readings.values() if r.random == random]
         taps = taps_of(readings) | (set() if random else set(self.taps))
-        return look(network, x, labels, sorted(taps, key=str), any(r.backward for r in readings))
+        backward = any(r.backward for r in readings) or (self.backward and not random)
+        return look(network, x, labels, sorted(taps, key=str), backward, fold)
 
     def _padded(self, values: npt.NDArray[Any]) -> Tensor:
         """Return [n, ...] as [batch_size, ...] on the device, zeros behind."""
@@ -149,12 +164,15 @@ class MapMaker:
         x = ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _encode(self, maps: Tensor, signed: bool, n: int) -> Maps:
+    def _encode(self, maps: Tensor, reading: Reading, n: int) -> Maps:
         """Pool, scale and round maps [batch_size, h, w]."""
         maps = pool(maps.float(), self.grid)
         height, width = maps.shape[1:]
         flat = maps.flatten(1)[:n]
-        low = flat.amin(1) if signed else torch.zeros_like(flat[:, 0])
+        if reading.share:
+            one = torch.where(flat.isfinite().all(1), 1.0, torch.nan)
+            return Maps(_array(flat.clamp(0, 1).half()), _array(one), height, width)
+        low = flat.amin(1) if reading.signed else torch.zeros_like(flat[:, 0])
         scale = flat.amax(1) - low
         relative = (flat - low[:, None]) / torch.where(scale > 0, scale, 1)[:, None]
         return Maps(_array(relative.half()), _array(scale), height, width)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensloc.heatmaps.readout import Readout
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import FEATURES, PIXELS, Tap
 
@@ -33,6 +34,7 @@ class Pass:
         activations: The output at each tap, as its module gives it.
         slopes: The derivative of the class score with regard to each of these; empty without a
             backward pass.
+        fold: Which fold of a cross-fitted reading reads each image, int64 [n]; 0 is the whole.
     """
 
     prepared: Prepared
@@ -41,6 +43,7 @@ class Pass:
     logits: Tensor
     activations: Mapping[Tap, Tensor]
     slopes: Mapping[Tap, Tensor]
+    fold: Tensor
 
     def activation(self, tap: Tap) -> Tensor:
         """Return the activations at a tap: float32 [n, C, h, w]; the pixels' are the images."""
@@ -62,6 +65,7 @@ def look(
     labels: Tensor,
     taps: Iterable[Tap] = (PIXELS,),
     backward: bool = True,
+    fold: Tensor | None = None,
 ) -> Pass:
     """Run a batch forward, and backward from the class scores (logits) as far as the taps ask.
 
@@ -71,6 +75,7 @@ def look(
         labels: Class indices, or ``PREDICTED``, int64 [n].
         taps: What is kept.
         backward: Whether the derivatives at the taps are wanted.
+        fold: See ``Pass``; None: the whole.
 
     Returns:
         The pass. The graph begins at the earliest tap, so nothing is differentiated before it.
@@ -94,7 +99,8 @@ def look(
             score = logits.gather(1, index[:, None]).sum()
             slopes = torch.autograd.grad(score, [kept[tap] for tap in taps])
     derivatives = dict(zip(taps, slopes, strict=False))
-    return Pass(prepared, images, index, logits.detach(), kept, derivatives)
+    fold = torch.zeros_like(index) if fold is None else fold
+    return Pass(prepared, images, index, logits.detach(), kept, derivatives, fold)
 
 
 def _keep(
@@ -116,12 +122,13 @@ class Reading:
     """How a heat map is read from a pass.
 
     Attributes:
-        read: From a pass to [n, h, w].
+        read: From a pass to [n, h, w]; of what has many channels, to [n, C, h, w].
         taps: What it reads of the pass.
         backward: Whether it reads derivatives.
         signed: Whether values may be negative, or zero has no meaning: such a map is stretched
             from its minimum to its maximum, any other from zero.
         random: Whether it is of a network of the same architecture with random weights.
+        share: Whether its values are shares in [0, 1]: such a map is clipped to them, and kept.
     """
 
     read: Callable[[Pass], Tensor]
@@ -129,6 +136,7 @@ class Reading:
     backward: bool = True
     signed: bool = False
     random: bool = False
+    share: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ class Options:
         seed: Of the noise, and of random weights.
         steps: Points on Integrated Gradients' way.
         gradcam_layer: Name of the module that Grad-CAM reads; None: the last features.
+        readouts: The foreground's: the whole one, and those of its folds where it is cross-fitted.
     """
 
     channels: str = "max"
@@ -150,3 +159,4 @@ class Options:
     seed: int = 0
     steps: int = 8
     gradcam_layer: str | None = None
+    readouts: tuple[Readout, ...] = ()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from sensloc.boxes import Boxes
@@ -23,6 +24,19 @@ class Method(Protocol):
 
     def predict(self, rows: pa.Table) -> Boxes:
         """Return one box per row: [n, 4] unit xyxy."""
+        ...
+
+
+class OfMaps(Method, Protocol):
+    """A method that needs nothing but heat maps: a localizer can have it."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the heat maps."""
+        ...
+
+    def of_maps(self, maps: Mapping[str, npt.NDArray[Any]]) -> Boxes:
+        """Return the boxes of maps in memory, by column: [n, 4] unit xyxy."""
         ...
 
 

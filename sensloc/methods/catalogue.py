@@ -6,7 +6,7 @@ The columns are those of the table ``compare/maps``: ``map`` is the run's own, `
 another heat map of the same image.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +21,14 @@ MEAN_BOX, TUNED_BOX = "constant_mean", "constant_tuned"
 MAIN = "sensitivity"
 """The paper's method: the others are compared with it."""
 
-PREDICTS = MAIN + CALIBRATED
-"""The method by which a finished run predicts the boxes of other images."""
+FOREGROUND = "foreground"
+"""The box of the learned foreground map."""
+
+CALIBRATED_MAIN = MAIN + CALIBRATED
+"""The paper's method, its boxes resized."""
+
+PREDICTING = (MAIN, CALIBRATED_MAIN, FOREGROUND)
+"""The methods of a run that need nothing but heat maps, and may predict other images' boxes."""
 
 PROPOSALS_WORK = frozenset({"decode_small", "proposals"})
 SAME_WORK: Mapping[str, str] = {"map_random": "map", "map_permuted": "map"}
@@ -103,6 +109,11 @@ class Threshold(OfOneMap):
 
 
 @dataclass(frozen=True)
+class SoftIoU(OfOneMap):
+    """The box of highest soft IoU with a heat map of shares."""
+
+
+@dataclass(frozen=True)
 class Mass(OfOneMap):
     """The box between two quantiles of a heat map's mass along each axis."""
 
@@ -153,6 +164,10 @@ NAMED: Mapping[str, Entry] = {
     MAIN: Linear(
         ("map",), title="sensitivity map, linear map", in_run=True, paper=82.76, drawn=True
     ),
+    FOREGROUND: SoftIoU(
+        "map_foreground", title="foreground, soft IoU (not the paper's)", in_run=True, drawn=True
+    ),
+    "foreground_linear": Linear(("map_foreground",), title="foreground, linear map"),
     "gradient_threshold": Threshold("map", title="sensitivity map, threshold"),
     "gradient_mass": Mass("map", title="sensitivity map, central mass"),
     "cam_threshold": Threshold("map_cam", title="CAM, threshold", drawn=True),
@@ -222,11 +237,14 @@ def _has_twin(name: str) -> bool:
     return isinstance(METHODS[name], Linear)
 
 
-OF_RUN = with_twins(name for name, line in NAMED.items() if line.in_run)
-"""The methods that the run itself fits, in the order of its table."""
+def of_run(maps: Collection[str]) -> tuple[str, ...]:
+    """Return the methods that a run with these heat maps fits itself, in its table's order."""
+    made = {heatmaps.column(name) for name in maps}
+    own = (name for name, line in NAMED.items() if line.in_run and made >= set(line.columns))
+    return with_twins(own)
 
 
-DRAWN = frozenset({PREDICTS, *(name for name, line in NAMED.items() if line.drawn)})
+DRAWN = frozenset({CALIBRATED_MAIN, *(name for name, line in NAMED.items() if line.drawn)})
 """The methods that the report draws even where there are too many to tell apart."""
 
 CONTROLS = frozenset(name for name, line in METHODS.items() if line.control)

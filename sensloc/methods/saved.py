@@ -9,20 +9,20 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
 from sensloc.errors import SenslocError
-from sensloc.methods import Fitted, Method
+from sensloc.heatmaps.readout import Readout
+from sensloc.methods import Fitted, Method, OfMaps
 from sensloc.methods.constant import ClassBox, ConstantBox
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox
 from sensloc.methods.proposal import BestProposal, ChosenProposal, FirstProposal, RandomProposal
+from sensloc.methods.soft_iou import SoftIoUBox
 from sensloc.methods.threshold import MassBox, ThresholdBox
-
-Kind = TypeVar("Kind", bound=Method)
 
 FOLDER = "methods"
 """The folder of a run directory that holds the methods that the run itself has fitted."""
@@ -34,6 +34,8 @@ KINDS: Mapping[str, Any] = {
     "linear map": LinearMap,
     "threshold": ThresholdBox,
     "mass": MassBox,
+    "soft IoU": SoftIoUBox,
+    "read-out": Readout,
     "first proposal": FirstProposal,
     "random proposal": RandomProposal,
     "best proposal": BestProposal,
@@ -68,19 +70,7 @@ def dumps(fitted: Fitted, **made_by: Any) -> bytes:
     Raises:
         TypeError: It, or a part of it, is of no known kind.
     """
-    arrays: dict[str, Any] = {}
-    document = {
-        "method": _plain(fitted.method, "", arrays),
-        "facts": dict(fitted.facts),
-        "made_by": made_by,
-    }
-    buffer = io.BytesIO()
-    with ZipFile(buffer, "w") as archive:  # an entry's time is 1980: no file has its own
-        archive.writestr(ZipInfo("method.json"), json.dumps(document, indent=2))
-        for name, array in arrays.items():
-            with archive.open(ZipInfo(f"{name}.npy"), "w") as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    return pack(fitted.method, fitted.facts, **made_by)
 
 
 def loads(data: bytes, where: str) -> Fitted:
@@ -93,23 +83,45 @@ def loads(data: bytes, where: str) -> Fitted:
     Raises:
         MethodError: The file is damaged, holds pickles, or is of another version.
     """
+    return Fitted(*unpack(data, where))
+
+
+def pack(value: Any, facts: Mapping[str, Any], **made_by: Any) -> bytes:
+    """Return a value of ``KINDS``, or a tuple of such, as the bytes of a file: see ``dumps``."""
+    arrays: dict[str, Any] = {}
+    document = {
+        "method": _plain(value, "", arrays),
+        "facts": dict(facts),
+        "made_by": made_by,
+    }
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as archive:  # an entry's time is 1980: no file has its own
+        archive.writestr(ZipInfo("method.json"), json.dumps(document, indent=2))
+        for name, array in arrays.items():
+            with archive.open(ZipInfo(f"{name}.npy"), "w") as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, where: str) -> tuple[Any, dict[str, Any]]:
+    """Return the value and the facts that ``pack`` wrote: see ``loads``."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             document = json.loads(archive.zip.read("method.json"))
             arrays = {name: archive[name] for name in archive.files if name != "method.json"}
-        return Fitted(_value(document["method"], arrays), document["facts"])
+        return _value(document["method"], arrays), document["facts"]
     except (ValueError, LookupError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise MethodError(f"{where}: not a method of this version of sensloc: {error}") from error
 
 
-def of_kind(method: Method, kind: type[Kind]) -> Kind:
-    """Return the method if it is of that kind.
+def of_maps(method: Method) -> OfMaps:
+    """Return the method if it needs nothing but heat maps.
 
     Raises:
-        MethodError: It is of another kind.
+        MethodError: It needs something else.
     """
-    if not isinstance(method, kind):
-        raise MethodError(f"a {_NAMES[kind]} is wanted, and this is a {_NAMES[type(method)]}")
+    if not isinstance(method, LinearBox | SoftIoUBox):
+        raise MethodError(f"a {_NAMES[type(method)]} cannot get a box from heat maps alone")
     return method
 
 

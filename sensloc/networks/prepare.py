@@ -67,8 +67,7 @@ def prepare(
         ClassifierError: The network has another number of outputs, or no place for a tap.
     """
     network = network.eval().requires_grad_(False)
-    size, classes = config.input_size, len(class_indices(config))
-    probe = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    probe, classes = probe_of(config), len(class_indices(config))
     with torch.no_grad():
         outputs = network(probe).shape[-1]
     if outputs != classes:
@@ -76,6 +75,12 @@ def prepare(
             f"classifier: the network has {outputs} outputs, classifier.classes {classes} names"
         )
     return tapped(network, probe, taps, device, precision)
+
+
+def probe_of(config: Classifier) -> Tensor:
+    """Return an image that is noise, of the size of the input: [1, 3, S, S]."""
+    size = config.input_size
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def tapped(

@@ -103,6 +103,20 @@ def locate(network: nn.Module, probe: Tensor, taps: Iterable[Tap]) -> Layout:
     return Layout(found, linear if pooling else None)
 
 
+def strides(network: nn.Module, probe: Tensor) -> tuple[tuple[int, ...], bool]:
+    """Return the strides at which a network can be read, ascending, and whether it has a CAM.
+
+    Args:
+        network: In eval mode.
+        probe: [n, 3, S, S], any image.
+    """
+    calls, _, score = _calls(network, probe)
+    size = probe.shape[-1]
+    found = {size // calls[name].place.height for name in _used(calls, score)}
+    exact = sorted(stride for stride in found if size % stride == 0 and stride > 1)
+    return tuple(exact), locate(network, probe, [FEATURES]).head is not None
+
+
 def _calls(
     network: nn.Module, probe: Tensor
 ) -> tuple[dict[str, _Call], list[tuple[str, Tensor]], Tensor]:

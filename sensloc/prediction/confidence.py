@@ -6,15 +6,20 @@ easy validation set has; the weak penalty on the intercept here answers for thos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
 
 from sensloc.boxes import Boxes, area
+from sensloc.heatmaps.readout import covered
 
 Values = npt.NDArray[np.float64]
 
-NAMES = ("log-odds of the class", "log of the box's area", "log of the map's spread")
+NAMES = (
+    *("log-odds of the class", "log of the box's area", "log of the map's spread"),
+    *("log-odds of the map's mass in the box", "log of the map's mean in the box"),
+)
 """What each column of the evidence is."""
 
 EDGE = 1e-6
@@ -44,10 +49,10 @@ def evidence(
     Args:
         probability: [n] of the predicted class, in [0, 1].
         boxes: [n, 4] predicted, unit xyxy.
-        maps: [n, d] not negative.
+        maps: [n, h * h] not negative.
 
     Returns:
-        float64 [n, 3], see ``NAMES``. The spread is the share of cells that would hold the map if
+        float64 [n, 5], see ``NAMES``. The spread is the share of cells that would hold the map if
         it were even: (sum m)^2 / (d sum m^2), in (0, 1]; 1 for a map of zeros.
     """
     p = np.clip(np.asarray(probability, np.float64), EDGE, 1 - EDGE)
@@ -55,7 +60,16 @@ def evidence(
     square, whole = (cells**2).sum(1) * cells.shape[1], cells.sum(1) ** 2
     spread = np.divide(whole, square, out=np.ones_like(whole), where=square > 0)
     log_area = np.log(np.maximum(area(boxes), EDGE))
-    return np.stack([np.log(p / (1 - p)), log_area, np.log(spread)], axis=1)
+    inside = covered(boxes, isqrt(cells.shape[1]))
+    held = (cells * inside).sum(1)
+    share = np.clip(held / np.maximum(cells.sum(1), EDGE), EDGE, 1 - EDGE)
+    mean = np.maximum(held / np.maximum(inside.sum(1), EDGE), EDGE)
+    columns = (_log_odds(p), log_area, np.log(spread), _log_odds(share), np.log(mean))
+    return np.stack(columns, axis=1)
+
+
+def _log_odds(p: Values) -> Values:
+    return np.log(p / (1 - p))
 
 
 @dataclass(frozen=True)

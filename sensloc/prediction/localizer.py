@@ -4,6 +4,7 @@ The folder is ``localizer/`` of a run directory. It may be copied anywhere::
 
     localizer.json    what the run did: network, maps, classes, confidence
     method.npz        the fitted method, see ``sensloc.methods.saved``
+    readout.npz       the foreground's read-out, only where the method reads that map
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
@@ -22,23 +23,26 @@ from pydantic import ValidationError
 from sensloc.boxes import Boxes
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
-from sensloc.heatmaps import names_of
+from sensloc.heatmaps import FOREGROUND, names_of
 from sensloc.heatmaps.maker import MapMaker, map_maker
 from sensloc.heatmaps.passes import PREDICTED, Options
+from sensloc.heatmaps.readout import Readout
 from sensloc.images.decode import Decoded, Pixels, decode, squash
 from sensloc.images.fetch import ImageError, fetch
-from sensloc.methods import saved
-from sensloc.methods.linear import LinearBox
+from sensloc.methods import OfMaps, saved
 from sensloc.networks import AnyClassifier
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
 from sensloc.sections import Section
 
-FORMAT = 2
+FORMAT = 3
 """The version of the folder's layout."""
 
 METHOD = "method.npz"
 """The file of the fitted method in the folder."""
+
+READOUT = "readout.npz"
+"""The file of the read-out in the folder."""
 
 
 class LocalizerError(SenslocError):
@@ -76,6 +80,7 @@ class LocalizerFacts(Section):
         wnids: the class of each of the network's outputs.
         names: of these classes, for people.
         sensitivity: how maps are made.
+        method: the name of the method in the run's table.
         iou: the IoU from which a box was right.
         confidence: the chance that a box is right, from its evidence.
         validation: accuracy on the set that the confidence was learned on.
@@ -91,6 +96,7 @@ class LocalizerFacts(Section):
     wnids: tuple[str, ...]
     names: tuple[str, ...]
     sensitivity: Sensitivity
+    method: str
     iou: float
     confidence: Confidence
     validation: HeldOutAccuracy
@@ -107,6 +113,8 @@ class PredictedBatch:
         probability: [n] float32, its softmax.
         boxes: float64 [n, 4], unit xyxy; nan where the derivative is not finite.
         confidence: [n] float64, the chance that the box is right; nan there too.
+        readout: [n] which read-out made the foreground map, "class" or "shared"; None where the
+            method reads no such map.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -114,6 +122,7 @@ class PredictedBatch:
     probability: npt.NDArray[np.float32]
     boxes: Boxes
     confidence: npt.NDArray[np.float64]
+    readout: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -141,17 +150,19 @@ AnyImage = Image.Image | npt.NDArray[np.uint8] | bytes | str | Path
 
 @dataclass(frozen=True)
 class Localizer:
-    """A classifier and the linear map that was learned from its gradients.
+    """A classifier and the method that was learned from what it knows of each place.
 
     Attributes:
         facts: of the run that made it.
-        make: makes sensitivity maps.
+        make: makes heat maps.
         box: gets boxes from maps.
+        readout: of the foreground map, if the method reads it.
     """
 
     facts: LocalizerFacts
     make: MapMaker
-    box: LinearBox
+    box: OfMaps
+    readout: Readout | None = None
 
     @classmethod
     def load(cls, url: str | Path, device: str = "cpu") -> "Localizer":
@@ -174,21 +185,22 @@ class Localizer:
                 f"{weights}, not {facts.weights}): install the package versions of "
                 "localizer.json's run"
             )
-        with fsspec.open(f"{folder}/{METHOD}", "rb") as file:
-            method = saved.loads(file.read(), f"{folder}/{METHOD}").method
-        box, maps = saved.of_kind(method, LinearBox), facts.sensitivity
+        method, _ = _unpacked(f"{folder}/{METHOD}")
+        box, maps = saved.of_maps(method), facts.sensitivity
+        names = names_of(box.columns)
+        readouts = _unpacked(f"{folder}/{READOUT}")[0] if FOREGROUND in names else ()
         make = map_maker(
             lambda: network,
             lambda network, taps: prepare(network, config, device, taps, maps.precision),
-            names_of(box.columns),
-            Options(channels=maps.channels),
+            names,
+            Options(channels=maps.channels, readouts=readouts),
             mean=config.mean,
             std=config.std,
             batch_size=maps.batch_size,
             grid=maps.grid,
             device=device,
         )
-        return cls(facts, make, box)
+        return cls(facts, make, box, *readouts)
 
     def find(self, pixels: Pixels) -> PredictedBatch:
         """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
@@ -198,8 +210,17 @@ class Localizer:
         first = maps[self.box.columns[0]]
         chance = self.facts.confidence(evidence(seen.probability, boxes, first))
         nan = np.where(seen.finite, 0.0, np.nan)
+        readout = None
+        if self.readout is not None:
+            own = self.readout.row(seen.predicted) > 0
+            readout = ["class" if known else "shared" for known in own]
         return PredictedBatch(
-            seen.predicted, seen.score, seen.probability, boxes + nan[:, None], chance + nan
+            predicted=seen.predicted,
+            score=seen.score,
+            probability=seen.probability,
+            boxes=boxes + nan[:, None],
+            confidence=chance + nan,
+            readout=readout,
         )
 
     def predict(self, images: Sequence[AnyImage]) -> list[Prediction]:
@@ -254,6 +275,12 @@ def read_facts(url: str) -> tuple[str, LocalizerFacts]:
     raise LocalizerError(
         f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"
     )
+
+
+def _unpacked(url: str) -> tuple[Any, Any]:
+    """Return the value of a saved file, and its facts."""
+    with fsspec.open(url, "rb") as file:
+        return saved.unpack(file.read(), url)
 
 
 def _open(image: AnyImage, size: int) -> Decoded:

@@ -155,7 +155,7 @@ def markdown(
 
 def _stands_in_smaller_tables(method: str) -> bool:
     """Return whether it does: of the calibrated methods, only the reference's twin."""
-    return method in (catalogue.base(method), catalogue.PREDICTS)
+    return method in (catalogue.base(method), catalogue.CALIBRATED_MAIN)
 
 
 def _breakdowns(titles: Mapping[str, str], groups: Sequence[Row]) -> list[str]:

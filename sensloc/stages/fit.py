@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from sensloc.boxes import Boxes
 from sensloc.engine.cluster import over_files
-from sensloc.heatmaps import column
+from sensloc.heatmaps import FOREGROUND, column
 from sensloc.methods import Fitted, catalogue, constant, linear, saved
 from sensloc.methods.least_squares import NormalEquations
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
+from sensloc.stages.fit_foreground import fit_soft_iou
 from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
@@ -108,14 +109,16 @@ def fit(run: RunDir) -> None:
         over = over_files(run, "sensitivity", columns, _sample_of_truth, share, split="train")
         boxes = [box for part in over for box in part]
         tuned = constant.tuned(boxes, config.evaluate.iou)
-        save_methods(
-            run,
-            {
-                catalogue.MEAN_BOX: Fitted(learned.mean, {"n_train": n_train}),
-                catalogue.TUNED_BOX: Fitted(tuned, {"n_train": n_train, "tuned_on": len(boxes)}),
-                **learned.methods(catalogue.MAIN),
-            },
-        )
+        methods = {
+            catalogue.MEAN_BOX: Fitted(learned.mean, {"n_train": n_train}),
+            catalogue.TUNED_BOX: Fitted(tuned, {"n_train": n_train, "tuned_on": len(boxes)}),
+            **learned.methods(catalogue.MAIN),
+        }
+        if config.foreground.looks:
+            behind = {"n_train": run.stages()["foreground"]["n_train"]}
+            chosen = fit_soft_iou(run, "sensitivity", column(FOREGROUND))
+            methods[catalogue.FOREGROUND] = Fitted(chosen.method, {**behind, **chosen.facts})
+        save_methods(run, methods)
         ridge_path = [
             {"ridge": ridge, "validation_correct": int(correct)}
             for ridge, correct in zip(config.fit.ridges, learned.by_ridge, strict=True)
@@ -159,7 +162,7 @@ def load_methods(
 def fitted_methods(run: RunDir) -> dict[str, Fitted]:
     """Return the methods that the run itself has fitted, by name, in its table's order."""
     run.require("fit")
-    return load_methods(run, catalogue.OF_RUN)
+    return load_methods(run, catalogue.of_run(run.config.maps))
 
 
 # --------------------------------------------------------------------------- linear maps

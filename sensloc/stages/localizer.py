@@ -1,7 +1,7 @@
 """A finished run -> ``localizer/``: all that prediction needs, and how sure it may be."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,27 +12,28 @@ import pyarrow.compute as pc
 import sensloc
 from sensloc.engine import units
 from sensloc.engine.chain import DECODE, Chain, Worker, write_units
-from sensloc.heatmaps import column
+from sensloc.heatmaps import names_of
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
-from sensloc.methods import catalogue, saved
-from sensloc.methods.linear import LinearBox
+from sensloc.methods import OfMaps, catalogue, saved
+from sensloc.methods.catalogue import PREDICTING
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
 from sensloc.prediction.localizer import FORMAT, HeldOutAccuracy, LocalizerFacts
 from sensloc.prediction.localizer import METHOD as METHOD_FILE
+from sensloc.prediction.localizer import READOUT as READOUT_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
-from sensloc.stages.sensitivity import map_maker, require_same_weights
+from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.readout import readouts_of
 from sensloc.store import tables
 from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
-METHOD = catalogue.PREDICTS
 JUDGED, CONFIDENCE = "judged", "confidence"
 
 COLUMNS = (
@@ -55,8 +56,10 @@ def localizer(run: RunDir) -> None:
     run.require("evaluate")
     weights = require_same_weights(run)
     outputs = ("localizer", JUDGED, CONFIDENCE)
-    with run.stage("localizer", *outputs, of={"weights": weights}) as facts:
-        write_units(chain(run), {unit: unit for unit in units.names(run, "sensitivity")})
+    name = method_of(run)
+    of = {"weights": weights, "method": name}
+    with run.stage("localizer", *outputs, of=of) as facts:
+        write_units(chain(run, name), {unit: unit for unit in units.names(run, "sensitivity")})
         columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
         rows = load(run, run.files(JUDGED), columns, errors=True)
         errors = errors_of(rows)
@@ -66,32 +69,51 @@ def localizer(run: RunDir) -> None:
         confidence = Confidence.fit(*parts["validation"])
         judged = {name: _judged(confidence, *part) for name, part in parts.items()}
         run.write(f"{CONFIDENCE}/confidence.parquet", _promised(run, rows, confidence))
-        _export(run, weights, confidence, judged)
-        facts |= {"rows": len(rows), "errors": errors}
+        _export(run, name, weights, confidence, judged)
+        facts |= {"method": name, "rows": len(rows), "errors": errors}
         facts |= judged["test"].model_dump(exclude={"reliability", "images"})
     log.info(
-        "localizer: CorLoc %(corloc).1f %% by predicted classes, confidence %(confidence).1f %%, "
-        "expected calibration error %(calibration_error).1f points",
+        "localizer: %(method)s, CorLoc %(corloc).1f %% by predicted classes, confidence "
+        "%(confidence).1f %%, expected calibration error %(calibration_error).1f points",
         facts,
     )
 
 
-def chain(run: RunDir) -> Chain:
-    """Return how the held-out rows of a unit are judged by their predicted classes."""
+def method_of(run: RunDir) -> str:
+    """Return the method that predicts: the config's, or the best on the validation images.
+
+    Of equals it is the last in the order of the table.
+    """
+    if (wanted := run.config.localizer.method) != "best":
+        return wanted
+    fitted = fitted_methods(run)
+    right = {name: _right(name, fitted[name].facts) for name in PREDICTING if name in fitted}
+    return max(reversed(right), key=right.__getitem__)
+
+
+def _right(name: str, facts: Mapping[str, Any]) -> float:
+    """Return the share of validation images that a fitted method gets right."""
+    key = "validation_correct"
+    calibrated = name != catalogue.base(name)
+    return float(facts[f"{key}_calibrated" if calibrated else key] / facts["n_validation"])
+
+
+def chain(run: RunDir, name: str) -> Chain:
+    """Return how the held-out rows of a unit are judged by a method and their predicted classes."""
+    method = saved.of_maps(fitted_methods(run)[name].method)
     return Chain(
         run,
         JUDGED,
-        rows=_rows,
+        rows=partial(_rows, maps=method.columns),
         size=run.config.classifier.input_size,
         batch_size=run.config.sensitivity.batch_size,
-        worker=partial(Judge, run=run),
+        worker=partial(Judge, run=run, method=method),
     )
 
 
-def _rows(run: RunDir, unit: str) -> pa.Table:
+def _rows(run: RunDir, unit: str, maps: Sequence[str]) -> pa.Table:
     """Return a unit's held-out rows; an image is needed where another class was predicted."""
     held_out = pc.field("split").isin(["validation", "test"]) & pc.field("error").is_null()
-    maps = [column(name) for name in run.config.fit.maps]
     rows = load_unit(run, "sensitivity", unit, [*COLUMNS, *maps], held_out)
     other = pc.not_equal(rows["predicted_index"], rows["class_index"])
     if run.config.sensitivity.label == "predicted":
@@ -100,11 +122,11 @@ def _rows(run: RunDir, unit: str) -> pa.Table:
 
 
 class Judge(Worker):
-    """The run's network and its fitted map: how right are the boxes of predicted classes?"""
+    """The run's network and a fitted method: how right are the boxes of predicted classes?"""
 
-    def __init__(self, device: str, run: RunDir) -> None:
-        self.method = saved.of_kind(fitted_methods(run)[METHOD].method, LinearBox)
-        self.config, self.make = run.config, map_maker(run, run.config.fit.maps, device)
+    def __init__(self, device: str, run: RunDir, method: OfMaps) -> None:
+        self.config, self.method = run.config, method
+        self.make = map_maker(run, names_of(method.columns), device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return the rows with the maps and the probability of the predicted class."""
@@ -178,7 +200,11 @@ def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
 
 
 def _export(
-    run: RunDir, weights: str, confidence: Confidence, judged: Mapping[str, HeldOutAccuracy]
+    run: RunDir,
+    name: str,
+    weights: str,
+    confidence: Confidence,
+    judged: Mapping[str, HeldOutAccuracy],
 ) -> None:
     """Write the folder ``localizer``: the facts last, so that it is whole when they are there."""
     config = run.config
@@ -196,12 +222,16 @@ def _export(
         wnids=wnids,
         names=class_names(config.classifier),
         sensitivity=config.sensitivity,
+        method=name,
         iou=config.evaluate.iou,
         confidence=confidence,
         validation=judged["validation"],
         test=judged["test"],
     )
-    run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(METHOD)))
+    run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(name)))
+    if name == catalogue.FOREGROUND:
+        whole, *_ = readouts_of(run)
+        run.write(f"localizer/{READOUT_FILE}", saved.pack((whole,), {}))
     if isinstance(config.classifier, SceneNet):
         run.write("localizer/classifier.pt", run.read("classifier.pt"))
     run.write("localizer/localizer.json", facts.model_dump_json(indent=2))  # last

@@ -21,6 +21,7 @@ from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.images.decode import Pixels
 from sensloc.prediction.localizer import (
     METHOD,
+    READOUT,
     Localizer,
     LocalizerFacts,
     PredictedBatch,
@@ -134,9 +135,10 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
 def _hash(folder: str) -> str:
     """Hash what decides a prediction: the facts, the weights' hash among them, and the method."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("localizer.json", METHOD):
-        with fsspec.open(f"{folder}/{name}", "rb") as file:
-            digest.update(file.read())
+    files = fsspec.core.url_to_fs(folder)
+    for name in ("localizer.json", METHOD, READOUT):
+        if files[0].exists(f"{files[1]}/{name}"):
+            digest.update(files[0].cat_file(f"{files[1]}/{name}"))
     return digest.hexdigest()
 
 
@@ -178,6 +180,7 @@ class Finder(Worker):
             "probability": float(found.probability[i]),
             "box": box.tolist(),
             "confidence": float(found.confidence[i]),
+            "readout": found.readout and found.readout[i],
         }
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,20 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import nn
 
 from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
 from sensloc.engine.chain import Chain, Worker, write_units
-from sensloc.heatmaps import column, maker
-from sensloc.heatmaps.maker import MapMaker, Maps
-from sensloc.heatmaps.passes import PREDICTED, Options
+from sensloc.heatmaps import column
+from sensloc.heatmaps.maker import Maps
+from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
-from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.networks.taps import Tap
+from sensloc.stages.foreground import fold_of
+from sensloc.stages.network import map_maker, network_and_machine
 from sensloc.store import tables
 from sensloc.store.files import load_unit
-from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -37,8 +35,8 @@ def sensitivity(run: RunDir) -> None:
         RunError: The table does not hold every row of the manifest exactly once, or the weights
             or the device are not those of the attempt that was cut off.
     """
-    run.require("manifest")
-    digest, machine = _network_and_machine(run)
+    run.require("manifest", "foreground")
+    digest, machine = network_and_machine(run)
     of = {"weights": digest, "device": machine.device}
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         began = time.monotonic()
@@ -63,82 +61,6 @@ def _rows(run: RunDir, unit: str) -> pa.Table:
     return load_unit(run, "manifest", unit)
 
 
-# --------------------------------------------------------------------------- the network
-
-
-def require_same_weights(run: RunDir) -> str:
-    """Return the hash of the run's network, which made its maps on such a device.
-
-    Raises:
-        RunError: Another network made them, or another kind of device; which is named.
-    """
-    digest, machine = _network_and_machine(run)
-    here = {"weights": digest, "device": machine.device}
-    if differs := differences(run.stages()["sensitivity"]["of"], here):
-        raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
-    return digest
-
-
-def _network_and_machine(run: RunDir) -> tuple[str, Machine]:
-    """Return a hash of the run's network, and the machine it runs on, both found by a task.
-
-    The network is loaded and prepared there once: an actor that cannot start is tried again and
-    again, this says why.
-    """
-    resources = run.config.resources
-    answer: tuple[str, Machine] = cluster.in_task(
-        _prepare_once, run, cpus=resources.cpus_per_actor, gpus=resources.gpus_per_actor
-    )
-    return answer
-
-
-def _prepare_once(run: RunDir) -> tuple[str, Machine]:
-    digest = weights_hash(load_network_of(run))
-    map_maker(run, run.config.sensitivity.maps, "cpu")
-    return digest, Machine.here(run.config.resources.gpus_per_actor)
-
-
-def load_network_of(run: RunDir) -> nn.Module:
-    """Return the run's network, on the CPU, its number of outputs not yet checked."""
-    return run.config.classifier.load(run.at("classifier.pt"))
-
-
-def map_maker(run: RunDir, names: Sequence[str], device: str, taps: Iterable[Tap] = ()) -> MapMaker:
-    """Return the maker of some heat maps by the run's network.
-
-    Args:
-        run: The run directory.
-        names: Names of heat maps, see ``sensloc.heatmaps``.
-        device: Where the network goes.
-        taps: What is kept of the pass beside.
-
-    Raises:
-        ClassifierError: The network cannot be loaded, or has no place for a heat map.
-    """
-    config, compare = run.config, run.config.compare
-    classifier, maps = config.classifier, config.sensitivity
-    options = Options(
-        channels=maps.channels,
-        samples=compare.smoothgrad_samples,
-        level=compare.smoothgrad_level,
-        seed=compare.seed,
-        steps=compare.integrated_steps,
-        gradcam_layer=compare.gradcam_layer,
-    )
-    return maker.map_maker(
-        lambda: load_network_of(run),
-        lambda network, at: prepare(network, classifier, device, at, maps.precision),
-        names,
-        options,
-        taps,
-        mean=classifier.mean,
-        std=classifier.std,
-        batch_size=maps.batch_size,
-        grid=maps.grid,
-        device=device,
-    )
-
-
 # --------------------------------------------------------------------------- rows
 
 
@@ -146,14 +68,15 @@ class Mapper(Worker):
     """The run's network: rows of the manifest and their images in, rows of the table out."""
 
     def __init__(self, device: str, run: RunDir) -> None:
-        self.config = run.config.sensitivity
-        self.make = map_maker(run, self.config.maps, device)
+        self.config, self.seed = run.config.sensitivity, run.config.foreground.seed
+        self.make = map_maker(run, run.config.maps, device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.sensitivity`` for n rows of the manifest."""
         index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
         truth = self.config.label == "truth"
-        seen = self.make(pixels, index if truth else np.full_like(index, PREDICTED))
+        labels = index if truth else np.full_like(index, PREDICTED)
+        seen = self.make(pixels, labels, fold_of(rows, self.seed))
         errors = rows["error"].to_pylist()
         for i, wnid in enumerate(rows["wnid"].to_pylist()):
             if errors[i] is None and truth and index[i] == PREDICTED:

@@ -10,6 +10,7 @@ from sensloc.report.text import summary
 from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit
+from sensloc.stages.foreground import foreground
 from sensloc.stages.localizer import localizer
 from sensloc.stages.manifest import manifest
 from sensloc.stages.sensitivity import sensitivity
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 STAGES: dict[str, Callable[[RunDir], None]] = {
     "manifest": manifest,
     "classifier": classifier,
+    "foreground": foreground,
     "sensitivity": sensitivity,
     "fit": fit,
     "evaluate": evaluate,

@@ -79,6 +79,22 @@ def heat_map(column: str, width: int) -> list[pa.Field]:
     ]
 
 
+FOREGROUND_SUMS = pa.schema(
+    [
+        ("class_index", pa.int64()),  # -1: the classifier has no output of that class
+        ("part", pa.int64()),  # 0 validation, 1 and 2 the halves of the train images
+        ("n", pa.int64()),  # images; P cells each, of d values
+        ("x", pa.list_(pa.float64())),  # [P * d], the sum of the values at each position
+        ("y", pa.list_(pa.float64())),  # [P], the sum of the shares that the box covers
+        ("xx", pa.list_(pa.float64())),  # [d * d], over all cells
+        ("xy", pa.list_(pa.float64())),  # [d]
+        ("yy", pa.float64()),
+        ("image_id", pa.string()),  # null but for an image with an error
+        ("error", pa.string()),
+    ]
+)
+"""One row per class and part of a unit's images, and one per image with an error."""
+
 PREDICTIONS = pa.schema(
     [
         ("image_id", pa.string()),
@@ -106,7 +122,7 @@ JUDGED = pa.schema(
         ("recognised", pa.bool_()),
         ("box", BOX),  # by the map of the predicted class
         ("iou", pa.float32()),  # best over the image's boxes
-        ("evidence", pa.list_(pa.float64(), 3)),  # see sensloc/confidence.py
+        ("evidence", pa.list_(pa.float64(), 5)),  # see sensloc/prediction/confidence.py
         ("correct", pa.bool_()),  # null where error is set
         ("error", pa.string()),
     ]
@@ -141,6 +157,7 @@ BOXES = pa.schema(
         ("y1", pa.float32()),
         ("box", BOX),
         ("confidence", pa.float32()),  # the chance that the box is right
+        ("readout", pa.string()),  # of a foreground map: "class" the predicted one's, or "shared"
         ("error", pa.string()),  # why there is no box; null when fine
     ]
 )

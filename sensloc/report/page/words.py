@@ -40,7 +40,7 @@ def sentences(findings: RunFindings) -> dict[str, str]:
     """Return the sentences of the page, by their places in page.html."""
     by_method = {row["method"]: row for row in findings.corloc}
     reference = by_method[catalogue.MAIN]
-    calibrated = by_method[catalogue.PREDICTS]
+    calibrated = by_method[catalogue.CALIBRATED_MAIN]
     constant = by_method[catalogue.TUNED_BOX]
     validation, test = findings.localizer.validation, findings.localizer.test
     return {

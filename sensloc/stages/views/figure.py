@@ -10,7 +10,7 @@ from sensloc.stages.examples import Example, examples
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
 
-METHOD = catalogue.PREDICTS
+METHOD = catalogue.CALIBRATED_MAIN
 
 
 def figure(run: RunDir) -> None:

@@ -69,8 +69,8 @@ def _coefficients(run: RunDir) -> npt.NDArray[np.float64]:
     """Return the weights of the paper's method's linear map, of its first heat map: [4, G * G]."""
     file = saved.place(catalogue.MAIN)
     method = saved.loads(run.read(file), run.at(file)).method
-    cells = run.config.sensitivity.grid**2
-    return np.asarray(saved.of_kind(method, LinearBox).linear.coef_)[:, :cells]
+    assert isinstance(method, LinearBox)
+    return np.asarray(method.linear.coef_)[:, : run.config.sensitivity.grid**2]
 
 
 def _compared(run: RunDir, name: str) -> list[Row]:

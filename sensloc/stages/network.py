@@ -1,0 +1,97 @@
+"""The run's network: loaded, hashed, and made a maker of heat maps, the same for every stage."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from sensloc.engine import cluster
+from sensloc.heatmaps import FOREGROUND, maker
+from sensloc.heatmaps.maker import MapMaker
+from sensloc.heatmaps.passes import Options
+from sensloc.networks.prepare import prepare, weights_hash
+from sensloc.networks.taps import Tap
+from sensloc.stages.readout import readouts_of
+from sensloc.store.provenance import Machine, differences
+from sensloc.store.run import RunDir, RunError
+
+
+def require_same_weights(run: RunDir) -> str:
+    """Return the hash of the run's network, which made its maps on such a device.
+
+    Raises:
+        RunError: Another network made them, or another kind of device; which is named.
+    """
+    digest, machine = network_and_machine(run)
+    here = {"weights": digest, "device": machine.device}
+    if differs := differences(run.stages()["sensitivity"]["of"], here):
+        raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
+    return digest
+
+
+def network_and_machine(run: RunDir) -> tuple[str, Machine]:
+    """Return a hash of the run's network, and the machine it runs on, both found by a task.
+
+    The network is loaded and prepared there once: an actor that cannot start is tried again and
+    again, this says why.
+    """
+    resources = run.config.resources
+    answer: tuple[str, Machine] = cluster.in_task(
+        _prepare_once, run, cpus=resources.cpus_per_actor, gpus=resources.gpus_per_actor
+    )
+    return answer
+
+
+def _prepare_once(run: RunDir) -> tuple[str, Machine]:
+    digest = weights_hash(load_network_of(run))
+    map_maker(run, run.config.maps, "cpu")
+    return digest, Machine.here(run.config.resources.gpus_per_actor)
+
+
+def load_network_of(run: RunDir) -> nn.Module:
+    """Return the run's network, on the CPU, its number of outputs not yet checked."""
+    return run.config.classifier.load(run.at("classifier.pt"))
+
+
+def map_maker(
+    run: RunDir,
+    names: Sequence[str],
+    device: str,
+    taps: Iterable[Tap] = (),
+    backward: bool = False,
+) -> MapMaker:
+    """Return the maker of some heat maps by the run's network.
+
+    Args:
+        run: The run directory.
+        names: Names of heat maps, see ``sensloc.heatmaps``.
+        device: Where the network goes.
+        taps: What is kept of the pass beside.
+        backward: Whether derivatives at these are wanted too.
+
+    Raises:
+        ClassifierError: The network cannot be loaded, or has no place for a heat map.
+    """
+    config, compare = run.config, run.config.compare
+    classifier, maps = config.classifier, config.sensitivity
+    options = Options(
+        channels=maps.channels,
+        samples=compare.smoothgrad_samples,
+        level=compare.smoothgrad_level,
+        seed=compare.seed,
+        steps=compare.integrated_steps,
+        gradcam_layer=compare.gradcam_layer,
+        readouts=readouts_of(run) if FOREGROUND in names else (),
+    )
+    return maker.map_maker(
+        lambda: load_network_of(run),
+        lambda network, at: prepare(network, classifier, device, at, maps.precision),
+        names,
+        options,
+        taps,
+        mean=classifier.mean,
+        std=classifier.std,
+        batch_size=maps.batch_size,
+        grid=maps.grid,
+        device=device,
+        backward=backward,
+    )

@@ -1,0 +1,334 @@
+"""``foreground/sums`` -> ``foreground/readout.npz``: solved, chosen, and saved whole.
+
+Two numbers are chosen. The *penalty* on activations: how much the shared read-out may lean on what
+single channels mean, which is much for classes that it has seen and little for others. And the
+*shrinkage* of the classes' own. Both by squared error: of held-out classes by a shared read-out
+that was learned without them, and of validation images by their class's own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc.config import Foreground
+from sensloc.engine import cluster
+from sensloc.heatmaps import has_channels
+from sensloc.heatmaps.readout import Array, CellSums, Means, Readout, penalties
+from sensloc.methods import saved
+from sensloc.store import tables
+from sensloc.store.files import load
+from sensloc.store.run import RunDir, RunError
+
+SUMS = "foreground/sums"
+READOUT = "foreground/readout.npz"
+
+FOLDS = 5
+"""Parts of the classes, each of which is held out once."""
+
+VALIDATION, HALVES = 0, (1, 2)
+"""The parts of the images: validation, and the halves of the train images."""
+
+Key = tuple[int, int]
+"""A class, the network's output or -1, and a part."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Some classes, and the units that hold all of their sums.
+
+    Attributes:
+        labels: The classes.
+        units: Names of units of ``SUMS``.
+    """
+
+    labels: tuple[int, ...]
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all classes share, of some images.
+
+    Attributes:
+        means: Of values and shares, at each position.
+        deviations: [d] Of each value.
+        weights: [k, d] Of each penalty.
+    """
+
+    means: Means
+    deviations: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, sums: CellSums, blocks: Sequence[str], on_channels: Sequence[float]) -> "Shared":
+        """Solve for a path of penalties on the blocks with many channels."""
+        means = sums.means
+        moments, many = sums.about(means), [has_channels(name) for name in blocks]
+        deviations, values = moments.deviations, len(sums.xy)
+        weights = [
+            moments.shared(deviations, penalties(many, values, penalty)) for penalty in on_channels
+        ]
+        return cls(means, deviations, np.array(weights))
+
+    def own(self, sums: CellSums, shrinkages: Sequence[float]) -> Array:
+        """Return a class's own weights: [k, s, d]."""
+        moments = sums.about(self.means)
+        return moments.own(self.weights, self.deviations, shrinkages, len(self.means.y))
+
+
+# --------------------------------------------------------------------------- the stage's end
+
+
+def learn(run: RunDir, blocks: Sequence[str], bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """Solve for the read-outs, choose, and write ``READOUT``; return the facts of it.
+
+    Raises:
+        RunError: There is no train or no validation image without an error.
+    """
+    config = run.config.foreground
+    labels = sorted(label for bundle in bundles for label in bundle.labels)
+    folds = {label: i % FOLDS for i, label in enumerate(labels)}
+    totals = merged(chain.from_iterable(_over(run, bundles, _totals, folds)))
+    by_fold = [totals[key] for key in sorted(totals) if key[0] == FOLD]
+    halves = [totals.get((HALF, half)) for half in HALVES]
+    if not by_fold or not all(halves):
+        raise RunError(f"{run.at(SUMS)}: too few train images without an error")
+    whole = reduce(CellSums.merge, by_fold)
+    shared = Shared.of(whole, blocks, config.penalties)
+    held_out = [
+        Shared.of(
+            reduce(CellSums.merge, [*by_fold[:i], *by_fold[i + 1 :]]), blocks, config.penalties
+        )
+        for i in range(len(by_fold) if len(by_fold) > 1 else 0)
+    ]
+    errors = _over(run, bundles, _errors, folds, shared, held_out, config.shrinkages)
+    path = reduce(Errors.merge, errors)
+    if path.n == 0:
+        raise RunError(f"{run.at(SUMS)}: no validation image without an error")
+    penalty, shrinkage = path.choose(config)
+    chosen = [Shared.of(sums, blocks, [penalty]) for sums in [whole, *halves[::-1]]]
+    own: dict[int, Array] = {}
+    for some in _over(run, bundles, _own_weights, chosen, shrinkage):
+        own |= some
+    readouts = _readouts(blocks, run.config.sensitivity.grid, chosen, own)
+    facts = {
+        "n_train": whole.n,
+        "n_validation": path.n,
+        "classes": len(own),
+        "values": len(whole.xy),
+        "penalty": penalty,
+        "shrinkage": shrinkage,
+        "path": path.facts(config),
+    }
+    stamp = {"run": run.config.name, "config_hash": run.config.fingerprint}
+    run.write(READOUT, saved.pack(readouts, facts, **stamp))
+    return facts
+
+
+def readouts_of(run: RunDir) -> tuple[Readout, ...]:
+    """Return the run's read-outs: the whole one, and those without each half of the train images.
+
+    Raises:
+        MethodError: The file holds none.
+    """
+    readouts, _ = saved.unpack(run.read(READOUT), run.at(READOUT))
+    return tuple(readouts)
+
+
+def _over(run: RunDir, bundles: Sequence[Bundle], function: Any, *args: Any) -> Iterator[Any]:
+    """Call ``function(sums, labels, *args)`` with the sums of each bundle, in tasks."""
+
+    def apply(bundle: Bundle, run: RunDir, args: tuple[Any, ...]) -> Any:
+        files = (load(run, [run.file(SUMS, unit)], None, errors=True) for unit in bundle.units)
+        return function(merged(chain.from_iterable(map(sums_of, files))), *args)
+
+    for _, value in cluster.in_tasks(apply, bundles, run, args, cpus=1.0):
+        yield value
+
+
+def _without_each(sums: Sequence[CellSums]) -> Iterator[CellSums]:
+    """Yield the sums of all but one, for each; nothing where there is one alone."""
+    for i in range(len(sums) if len(sums) > 1 else 0):
+        yield reduce(CellSums.merge, [*sums[:i], *sums[i + 1 :]])
+
+
+FOLD, HALF = -2, -3
+"""In place of a class: the second number of the key is a fold of the classes, or a half."""
+
+
+def _totals(sums: Mapping[Key, CellSums], folds: Mapping[int, int]) -> Iterable[Any]:
+    """Return the train sums of each fold of the classes, and of each half of the images."""
+    train = [(key, value) for key, value in sums.items() if key[1] != VALIDATION]
+    keyed = [((FOLD, folds[label]), value) for (label, _), value in train]
+    keyed += [((HALF, half), value) for (_, half), value in train]
+    return list(merged(iter(keyed)).items())
+
+
+def _train(sums: Mapping[Key, CellSums], label: int) -> list[CellSums]:
+    """Return the train sums of a class, of either half, where there are any."""
+    return [sums[label, half] for half in HALVES if (label, half) in sums]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Squared errors along the paths: a commutative monoid.
+
+    Attributes:
+        n: Validation images.
+        of_validation: [k, s] The sum over their cells, by their class's own read-out.
+        n_held_out: Train images.
+        of_held_out: [k] The sum over their cells, by a read-out learned without their class.
+    """
+
+    n: int
+    of_validation: Array
+    n_held_out: int
+    of_held_out: Array
+
+    def merge(self, other: "Errors") -> "Errors":
+        """Return the errors on the images of both."""
+        return Errors(
+            self.n + other.n,
+            self.of_validation + other.of_validation,
+            self.n_held_out + other.n_held_out,
+            self.of_held_out + other.of_held_out,
+        )
+
+    def choose(self, config: Foreground) -> tuple[float, float]:
+        """Return the penalty and the shrinkage.
+
+        Of the penalties with about the least error the largest, which is the least bound to the
+        classes that it was learned from.
+        """
+        best = self.of_validation.min(1)
+        k = int(np.flatnonzero(best <= best.min() * (1 + config.tolerance))[-1])
+        s = int(self.of_validation[k].argmin())
+        return config.penalties[k], config.shrinkages[s]
+
+    def facts(self, config: Foreground) -> list[dict[str, Any]]:
+        """Return the mean squared errors of the path, for JSON: of a cell, in squared shares."""
+        return [
+            {
+                "penalty": penalty,
+                "held_out_classes": float(out) / self.n_held_out if self.n_held_out else None,
+                "validation": [float(value) / self.n for value in row],
+            }
+            for penalty, out, row in zip(
+                config.penalties, self.of_held_out, self.of_validation, strict=True
+            )
+        ]
+
+
+def _errors(
+    sums: Mapping[Key, CellSums],
+    folds: Mapping[int, int],
+    shared: Shared,
+    held_out: Sequence[Shared],
+    shrinkages: Sequence[float],
+) -> Errors:
+    """Return the errors on a bundle of classes."""
+    paths = len(shared.weights), len(shrinkages)
+    total = Errors(0, np.zeros(paths), 0, np.zeros(paths[0]))
+    for label in sorted({label for label, _ in sums}):
+        train = reduce(CellSums.merge, _train(sums, label), CellSums.zeros(*shared.means.x.shape))
+        validation = sums.get((label, VALIDATION))
+        if validation is not None:
+            moments = validation.about(shared.means)
+            own = shared.own(train, shrinkages) if label >= 0 else shared.weights[:, None]
+            error = np.broadcast_to(moments.squared_error(own), paths) / len(shared.means.y)
+            total = total.merge(Errors(validation.n, error, 0, np.zeros(paths[0])))
+        if held_out and train.n:
+            other = held_out[folds[label]]
+            error = train.about(other.means).squared_error(other.weights) / len(other.means.y)
+            total = total.merge(Errors(0, np.zeros(paths), train.n, error))
+    return total
+
+
+def _own_weights(
+    sums: Mapping[Key, CellSums], chosen: Sequence[Shared], shrinkage: float
+) -> dict[int, Array]:
+    """Return the weights of each class that the network knows: [3, d], in the order of ``chosen``.
+
+    The first are of all its train images, the others of one half each.
+    """
+    own: dict[int, Array] = {}
+    for label in sorted({label for label, _ in sums if label >= 0}):
+        empty = CellSums.zeros(*chosen[0].means.x.shape)
+        halves = [sums.get((label, half), empty) for half in HALVES]
+        parts = (halves[0].merge(halves[1]), *reversed(halves))
+        own[label] = np.array(
+            [
+                shared.own(part, [shrinkage])[0, 0]
+                for shared, part in zip(chosen, parts, strict=True)
+            ]
+        )
+    return own
+
+
+def _readouts(
+    blocks: Sequence[str], grid: int, chosen: Sequence[Shared], own: Mapping[int, Array]
+) -> tuple[Readout, ...]:
+    classes = sorted(own)
+    return tuple(
+        Readout(
+            tuple(blocks),
+            grid,
+            shared.means.x.astype(np.float32),
+            shared.means.y.astype(np.float32),
+            np.array([shared.weights[0], *(own[label][i] for label in classes)], np.float32),
+            np.array(classes, np.int64),
+        )
+        for i, shared in enumerate(chosen)
+    )
+
+
+# --------------------------------------------------------------------------- the table
+
+
+def table_of(sums: Mapping[Key, CellSums], failed: Sequence[tuple[str, str]]) -> pa.Table:
+    """Return rows of ``tables.FOREGROUND_SUMS``.
+
+    Args:
+        sums: Of each class and part.
+        failed: Ids of images with an error, and their errors.
+    """
+    rows = [
+        {
+            "class_index": label,
+            "part": part,
+            "n": total.n,
+            "x": total.x.ravel(),
+            "y": total.y,
+            "xx": total.xx.ravel(),
+            "xy": total.xy,
+            "yy": total.yy,
+        }
+        for (label, part), total in sums.items()
+    ]
+    errors = [{"image_id": image_id, "error": error} for image_id, error in failed]
+    return pa.Table.from_pylist([*rows, *errors], tables.FOREGROUND_SUMS)
+
+
+def sums_of(table: pa.Table) -> Iterator[tuple[Key, CellSums]]:
+    """Yield the sums in rows of ``tables.FOREGROUND_SUMS``."""
+    good = table.filter(pc.is_null(table["error"]))
+    for i in range(len(good)):
+        row = {name: good[name][i] for name in good.column_names}
+        x, y, xx, xy = (np.asarray(row[name].values) for name in ("x", "y", "xx", "xy"))
+        shaped = x.reshape(len(y), -1), y, xx.reshape(len(xy), -1), xy
+        key = (row["class_index"].as_py(), row["part"].as_py())
+        yield key, CellSums(row["n"].as_py(), *shaped, row["yy"].as_py())
+
+
+def merged(parts: Iterable[tuple[Key, CellSums]]) -> dict[Key, CellSums]:
+    """Return the sums of each class and part."""
+    total: dict[Key, CellSums] = {}
+    for key, sums in parts:
+        total[key] = total[key].merge(sums) if key in total else sums
+    return total
