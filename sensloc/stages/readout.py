@@ -96,17 +96,12 @@ def learn(run: RunDir, blocks: Sequence[str], bundles: Sequence[Bundle]) -> dict
     folds = {label: i % FOLDS for i, label in enumerate(labels)}
     totals = merged(chain.from_iterable(_over(run, bundles, _totals, folds)))
     by_fold = [totals[key] for key in sorted(totals) if key[0] == FOLD]
-    halves = [totals.get((HALF, half)) for half in HALVES]
-    if not by_fold or not all(halves):
+    halves = [totals[HALF, half] for half in HALVES if (HALF, half) in totals]
+    if len(halves) < len(HALVES):
         raise RunError(f"{run.at(SUMS)}: too few train images without an error")
     whole = reduce(CellSums.merge, by_fold)
     shared = Shared.of(whole, blocks, config.penalties)
-    held_out = [
-        Shared.of(
-            reduce(CellSums.merge, [*by_fold[:i], *by_fold[i + 1 :]]), blocks, config.penalties
-        )
-        for i in range(len(by_fold) if len(by_fold) > 1 else 0)
-    ]
+    held_out = [Shared.of(rest, blocks, config.penalties) for rest in _without_each(by_fold)]
     errors = _over(run, bundles, _errors, folds, shared, held_out, config.shrinkages)
     path = reduce(Errors.merge, errors)
     if path.n == 0:
