@@ -63,7 +63,7 @@ def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) 
         alone", one forward pass for each image without a box; "in batches".
     """
     torch.set_num_threads(1)
-    make, size = localizer.make, localizer.facts.classifier.input_size
+    make, size = localizer.look.first, localizer.facts.classifier.input_size
     pixels = [decode(data, size).pixels for data in files]
     batch = localizer.facts.sensitivity.batch_size
 

@@ -51,7 +51,7 @@ class Split(Section):
 def _a_heat_map(name: str) -> str:
     if heatmaps.has_channels(name):
         raise ValueError(f"{name} has many values at each place: it is no heat map")
-    if name == heatmaps.FOREGROUND:
+    if name in (heatmaps.FOREGROUND, heatmaps.SECOND):
         raise ValueError("the foreground is made by the section [foreground]")
     return name
 
@@ -78,7 +78,7 @@ class Sensitivity(Section):
 
 def _a_reading(name: str) -> str:
     heatmaps.kind_and_stride(name)
-    if name == heatmaps.FOREGROUND:
+    if name in (heatmaps.FOREGROUND, heatmaps.SECOND):
         raise ValueError("the foreground cannot be read from itself")
     return name
 
@@ -86,8 +86,9 @@ def _a_reading(name: str) -> str:
 class Foreground(Section):
     """How the foreground is learned: from what one pass says of each cell, see METHOD."""
 
-    looks: Literal[0, 1] = 1
-    """0: no foreground."""
+    looks: Literal[0, 1, 2] = 1
+    """2: the part around the first box is looked at once more, at full resolution, of every image
+    that nothing is learned from; 0: no foreground."""
     images: Positive = 20_000
     """Train images, drawn, that it is learned from; all of them where there are fewer."""
     blocks: (
@@ -255,15 +256,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _foreground_is_there(self) -> Self:
-        if self.foreground.looks:
-            return self
-        if self.localizer.method == catalogue.FOREGROUND:
-            raise ValueError("localizer.method is the foreground, and foreground.looks is 0")
-        at = heatmaps.column(heatmaps.FOREGROUND)
-        named = self.compare.methods
-        left = tuple(name for name in named if at not in catalogue.entry(name).columns)
+        made = {heatmaps.column(name) for name in self.maps}
+        lacking = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)} - made
+
+        def has_all(name: str) -> bool:
+            return lacking.isdisjoint(catalogue.entry(name).columns)
+
+        predicts, named = self.localizer.method, self.compare.methods
+        if predicts != "best" and not has_all(predicts):
+            raise ValueError(f"localizer.method is {predicts}: foreground.looks is too small")
+        left = tuple(filter(has_all, named))
         if "methods" in self.compare.model_fields_set and left != named:
-            raise ValueError("compare.methods names the foreground's, and foreground.looks is 0")
+            missing = ", ".join(name for name in named if name not in left)
+            raise ValueError(f"compare.methods has {missing}: foreground.looks is too small")
         section = self.compare.model_copy(update={"methods": left})
         object.__setattr__(self, "compare", section)
         return self
@@ -271,7 +276,7 @@ class Config(Section):
     @property
     def maps(self) -> tuple[str, ...]:
         """The heat maps of the sensitivity table, by name."""
-        learned = (heatmaps.FOREGROUND,) if self.foreground.looks else ()
+        learned = (heatmaps.FOREGROUND, heatmaps.SECOND)[: self.foreground.looks]
         return (*self.sensitivity.maps, *learned)
 
     @property

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 DECODE = "decode"
 """A column by which a rows function marks the rows whose image is needed; without it, all are."""
 
+FILE = "file"
+"""The column of the bytes of a row's image file, where a chain keeps them for its worker."""
+
 CRASHES = (WorkerCrashedError, OutOfMemoryError)
 """What Ray raises when a task's process has died ``cluster.RETRIES`` times."""
 
@@ -96,6 +99,9 @@ class Chain:
         size: S, the side of the squashed images in pixels.
         batch_size: Rows that the worker gets at a time, at most.
         worker: Makes the worker, given the name of a torch device.
+        keep: Whether the images' files travel with the rows too, as the column ``FILE``: for a
+            worker that looks again at a part, at its full resolution. A file is a fifth of what its
+            pixels are, and is fetched and checked once.
     """
 
     run: RunDir
@@ -104,6 +110,7 @@ class Chain:
     size: int
     batch_size: int
     worker: Callable[[str], Worker]
+    keep: bool = False
 
     def images(self, what: Any, isolated: bool) -> Images:
         """Return a unit's rows with their images.
@@ -120,18 +127,24 @@ class Chain:
         if DECODE in rows.column_names:
             needed = pc.and_(needed, rows[DECODE])
         wanted = np.flatnonzero(np.asarray(needed))
-        images = images_of(rows.take(pa.array(wanted)), self.size, self.run.config, isolated)
+        images = images_of(
+            rows.take(pa.array(wanted)), self.size, self.run.config, isolated, keep=self.keep
+        )
         pixels = np.zeros((len(wanted), self.size, self.size, 3), np.uint8)
         at: list[int] = []
         sizes: dict[int, tuple[int, int]] = {}
+        files: dict[int, bytes | None] = {}
         for i, image in zip(wanted.tolist(), images, strict=True):
             if isinstance(image, ImageError):
                 errors[i] = str(image)
             else:
                 pixels[len(at)] = image.pixels
-                sizes[i] = (image.width, image.height)
+                sizes[i], files[i] = (image.width, image.height), image.data
                 at.append(i)
         rows = _with(rows, "error", errors)
+        if self.keep:
+            kept = pa.array([files.get(i) for i in range(len(rows))], pa.large_binary())
+            rows = rows.append_column(FILE, kept)
         for side, name in enumerate(("width", "height")):
             if name in rows.column_names and rows[name].null_count:
                 known = rows[name].to_pylist()

@@ -22,11 +22,14 @@ class HeatMap:
         inner: Whether it is read at an inner layer: its names end in the layer's stride.
         channels: Whether it has many values at each place: it is no map then, but something that
             the foreground's read-out reads.
+        part: Whether it is of a part of the image, the region in a column of its own: a method must
+            know.
     """
 
     title: str
     inner: bool = False
     channels: bool = False
+    part: bool = False
 
 
 KINDS: Mapping[str, HeatMap] = {
@@ -41,14 +44,16 @@ KINDS: Mapping[str, HeatMap] = {
     "hirescam": HeatMap("HiResCAM", inner=True),
     "activation": HeatMap("activations", inner=True, channels=True),
     "foreground": HeatMap("foreground"),
+    "foreground_second": HeatMap("foreground, second look", part=True),
 }
 """By the name of the file."""
 
 MAIN = "gradient"
 """The paper's, which every run makes."""
 
-FOREGROUND = "foreground"
-"""The one that is learned: see ``sensloc.heatmaps.foreground``."""
+FOREGROUND, SECOND = "foreground", "foreground_second"
+"""The one that is learned, see ``sensloc.heatmaps.foreground``; and that of the part of the image
+around its box, see ``sensloc.prediction.looks``."""
 
 
 def names() -> tuple[str, ...]:
@@ -56,7 +61,7 @@ def names() -> tuple[str, ...]:
     return tuple(
         name
         for kind, entry in KINDS.items()
-        if not entry.channels
+        if not (entry.channels or entry.part)
         for name in ([f"{kind}_{stride}" for stride in STRIDES] if entry.inner else [kind])
     )
 
@@ -95,6 +100,11 @@ def title(name: str) -> str:
 def column(name: str) -> str:
     """Return the column of a table that holds the heat map: ``map`` is the paper's."""
     return "map" if name == MAIN else f"map_{name}"
+
+
+def region(column: str) -> str:
+    """Return the column that holds the region of the image that a column's map shows."""
+    return f"{column}_region"
 
 
 def names_of(columns: Iterable[str]) -> tuple[str, ...]:

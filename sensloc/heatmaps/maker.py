@@ -1,7 +1,7 @@
 """Images in, heat maps out: batches padded, passed through a network, read, pooled and scaled."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensloc.heatmaps import column, kind_and_stride
+from sensloc.heatmaps import column, kind_and_stride, region
 from sensloc.heatmaps.passes import Options, Pass, Reading, look
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import Tap
@@ -55,6 +55,7 @@ class Seen:
         probability: float32 [n] in [0, 1], its softmax.
         maps: The heat maps by name.
         passed: The pass of the batch, padding behind.
+        regions: Of maps that show a part of each image, by name: float32 [n, 4] unit xyxy.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -62,6 +63,7 @@ class Seen:
     probability: npt.NDArray[np.float32]
     maps: Mapping[str, Maps]
     passed: Pass
+    regions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
@@ -70,9 +72,13 @@ class Seen:
         return np.asarray(np.all(finite, axis=0))
 
     def columns(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the maps [n, h * w] by their columns, zeros where an image's are not finite."""
+        """Return the maps [n, h * w] by their columns, zeros where an image's are not finite.
+
+        Regions [n, 4] are among them.
+        """
         good = self.finite[:, None]
-        return {column(name): np.where(good, m.values, 0) for name, m in self.maps.items()}
+        maps = {column(name): np.where(good, m.values, 0) for name, m in self.maps.items()}
+        return maps | {region(column(name)): at for name, at in self.regions.items()}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ only decodes imports torchvision, which takes 1.5 s and 170 MB.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg
 
+from sensloc.boxes import Boxes
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.images.inspection import MAX_PIXELS, content_hash, open_image
 
@@ -45,22 +46,32 @@ class Decoded:
         pixels: uint8 [S, S, 3], RGB, the whole image squashed to a square.
         width: of the stored image, in pixels.
         height: of the stored image, in pixels.
+        data: the file's bytes, where they are kept for a second look.
     """
 
     pixels: Pixels
     width: int
     height: int
+    data: bytes | None = None
 
 
 def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode an image file to RGB, and squash the whole image to a square.
+    """Decode an image file to RGB, and squash the whole image to a square of ``size`` pixels.
+
+    See ``pixels_of``.
+    """
+    pixels = pixels_of(data, max_pixels)
+    return Decoded(squash(pixels, size), pixels.shape[1], pixels.shape[0])
+
+
+def pixels_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file to RGB: uint8 [h, w, 3].
 
     JPEGs may be RGB, grayscale or CMYK; of several frames the first is taken. EXIF rotation is
     ignored: ImageNet's boxes are in the unrotated frame.
 
     Args:
         data: the file's bytes.
-        size: S, in pixels.
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:
@@ -72,8 +83,7 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
                 f"{image.width} x {image.height} has a side of over {MAX_SIDE:,} pixels"
             )
         try:
-            pixels = _jpeg(data) if image.format in JPEGS else _other(image, data)
-            return Decoded(squash(pixels, size), image.width, image.height)
+            return _jpeg(data) if image.format in JPEGS else _other(image, data)
         except ImageError:
             raise
         except Exception as error:  # decoders raise many kinds for a broken file
@@ -81,6 +91,24 @@ def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:
             raise ImageError(
                 f"cannot decode {image.format}: {reason or type(error).__name__}"
             ) from error
+
+
+def crop(pixels: Pixels, box: Boxes, size: int) -> tuple[Pixels, Boxes]:
+    """Cut a box out of an image at its full resolution, and squash it to a square.
+
+    Args:
+        pixels: uint8 [h, w, 3].
+        box: [4] unit xyxy; it is widened to whole pixels, at least one.
+        size: S, in pixels.
+
+    Returns:
+        uint8 [S, S, 3], and the region that it shows: [4] unit xyxy.
+    """
+    sides = np.array([pixels.shape[1], pixels.shape[0]])
+    first = np.clip(np.floor(box[:2] * sides), 0, sides - 1).astype(int)
+    last = np.clip(np.ceil(box[2:] * sides), first + 1, sides).astype(int)
+    part = pixels[first[1] : last[1], first[0] : last[0]]
+    return squash(part, size), np.concatenate([first / sides, last / sides])
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
@@ -149,6 +177,7 @@ def read(
     connections: int = 8,
     max_pixels: int = MAX_PIXELS,
     contents: Sequence[str | None] | None = None,
+    keep: bool = False,
 ) -> list[Decoded | ImageError]:
     """Fetch and decode images: one entry per URI, in order.
 
@@ -158,6 +187,7 @@ def read(
         connections: Requests at a time.
         max_pixels: A larger image is refused before it is decoded.
         contents: The hash that each file must have, as in the manifest; None where any will do.
+        keep: Whether the files' bytes are kept beside the pixels.
 
     Returns:
         The image, or the reason why there is none, which begins with the URI.
@@ -173,7 +203,8 @@ def read(
                 raise data
             if content is not None and content_hash(data) != content:
                 raise ImageError("has changed since the manifest was made")
-            images.append(decode(data, size, max_pixels))
+            image = decode(data, size, max_pixels)
+            images.append(replace(image, data=data) if keep else image)
         except ImageError as error:
             images.append(ImageError(f"{uri}: {error}"))
     return images

@@ -21,13 +21,13 @@ MEAN_BOX, TUNED_BOX = "constant_mean", "constant_tuned"
 MAIN = "sensitivity"
 """The paper's method: the others are compared with it."""
 
-FOREGROUND = "foreground"
-"""The box of the learned foreground map."""
+FOREGROUND, SECOND_LOOK = "foreground", "foreground_second"
+"""The boxes of the learned foreground map, and of that of a second look."""
 
 CALIBRATED_MAIN = MAIN + CALIBRATED
 """The paper's method, its boxes resized."""
 
-PREDICTING = (MAIN, CALIBRATED_MAIN, FOREGROUND)
+PREDICTING = (MAIN, CALIBRATED_MAIN, FOREGROUND, SECOND_LOOK)
 """The methods of a run that need nothing but heat maps, and may predict other images' boxes."""
 
 PROPOSALS_WORK = frozenset({"decode_small", "proposals"})
@@ -112,6 +112,15 @@ class Threshold(OfOneMap):
 class SoftIoU(OfOneMap):
     """The box of highest soft IoU with a heat map of shares."""
 
+    part: bool = False
+    """Whether the map shows a part of the image: then the first look's was made before it."""
+
+    @property
+    def work(self) -> frozenset[str]:
+        """The parts of the timing that make the map."""
+        first = {heatmaps.column(heatmaps.FOREGROUND)} if self.part else set()
+        return super().work | first
+
 
 @dataclass(frozen=True)
 class Mass(OfOneMap):
@@ -166,6 +175,13 @@ NAMED: Mapping[str, Entry] = {
     ),
     FOREGROUND: SoftIoU(
         "map_foreground", title="foreground, soft IoU (not the paper's)", in_run=True, drawn=True
+    ),
+    SECOND_LOOK: SoftIoU(
+        heatmaps.column(heatmaps.SECOND),
+        part=True,
+        title="foreground, second look, soft IoU (not the paper's)",
+        in_run=True,
+        drawn=True,
     ),
     "foreground_linear": Linear(("map_foreground",), title="foreground, linear map"),
     "gradient_threshold": Threshold("map", title="sensitivity map, threshold"),

@@ -18,6 +18,7 @@ import pyarrow as pa
 from scipy.ndimage import zoom
 
 from sensloc.boxes import Boxes
+from sensloc.heatmaps import region
 from sensloc.rows import vectors
 
 Floats = npt.NDArray[np.float64]
@@ -81,13 +82,6 @@ def candidates() -> list[tuple[float, float]]:
     return list(product(GAINS, POWERS))
 
 
-def soft_iou_candidates(column: str, pairs: Sequence[tuple[float, float]], rows: pa.Table) -> Boxes:
-    """Return the boxes of every pair of gain and power: [c, n, 4]."""
-    maps = fine(vectors(rows, column))
-    boxes = [[best_box(evidence_of(shares, *pair)) for shares in maps] for pair in pairs]
-    return np.array(boxes).reshape(len(pairs), -1, 4)
-
-
 def choose(pairs: Sequence[tuple[float, float]], correct: Any) -> tuple[float, float]:
     """Return the pair of the best CorLoc; of equals the one nearest to the middle of all.
 
@@ -109,32 +103,41 @@ class SoftIoUBox:
         column: The column of the maps.
         gain: How sharply a cell's share becomes evidence.
         power: What the evidence is raised to.
+        part: Whether the maps show parts of the images, whose regions stand in another column.
     """
 
     column: str
     gain: float
     power: float
+    part: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The column of the maps."""
-        return (self.column,)
+        """The column of the maps, and that of their regions."""
+        return (self.column, *([region(self.column)] if self.part else []))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the heat maps."""
-        return (self.column,)
+        """The columns that it reads."""
+        return self.reads
 
     def predict(self, rows: pa.Table) -> Boxes:
         """Return one box per row: [n, 4] unit xyxy."""
-        return self.of_maps({self.column: vectors(rows, self.column)})
+        return self.of_maps({name: vectors(rows, name) for name in self.reads})
 
     def of_maps(self, maps: Mapping[str, npt.NDArray[Any]]) -> Boxes:
         """Return the boxes of maps in memory: [n, 4] unit xyxy.
 
         Args:
-            maps: By column, arrays [n, h * h] of shares.
+            maps: By column, arrays [n, h * h] of shares, and the regions [n, 4].
         """
         shares = fine(maps[self.column])
-        boxes = [best_box(evidence_of(one, self.gain, self.power)) for one in shares]
-        return np.array(boxes).reshape(-1, 4)
+        found = [best_box(evidence_of(image, self.gain, self.power)) for image in shares]
+        boxes = np.array(found).reshape(-1, 4)
+        return placed(boxes, maps[region(self.column)]) if self.part else boxes
+
+
+def placed(boxes: Boxes, regions: Boxes) -> Boxes:
+    """Return boxes of regions as boxes of the images: [n, 4] and [n, 4] -> [n, 4] unit xyxy."""
+    corner, side = regions[:, :2], regions[:, 2:] - regions[:, :2]
+    return np.concatenate([corner + side * boxes[:, :2], corner + side * boxes[:, 2:]], axis=1)

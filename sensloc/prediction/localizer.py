@@ -23,16 +23,17 @@ from pydantic import ValidationError
 from sensloc.boxes import Boxes
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
-from sensloc.heatmaps import FOREGROUND, names_of
-from sensloc.heatmaps.maker import MapMaker, map_maker
+from sensloc.heatmaps import FOREGROUND, SECOND, names_of
+from sensloc.heatmaps.maker import map_maker
 from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.heatmaps.readout import Readout
-from sensloc.images.decode import Decoded, Pixels, decode, squash
+from sensloc.images.decode import Pixels, pixels_of, squash
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.methods import OfMaps, saved
 from sensloc.networks import AnyClassifier
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
+from sensloc.prediction.looks import Looker, Source
 from sensloc.sections import Section
 
 FORMAT = 3
@@ -135,6 +136,7 @@ class Prediction:
         probability: of that class, in [0, 1].
         box: x0, y0, x1, y1, the edges in pixels of the image as it was given.
         confidence: the chance that its IoU with the object is as high as the run asked for.
+        readout: of a foreground's box: "class", or "shared" where no boxes taught that class.
     """
 
     wnid: str
@@ -142,6 +144,7 @@ class Prediction:
     probability: float
     box: tuple[float, float, float, float]
     confidence: float
+    readout: str | None = None
 
 
 AnyImage = Image.Image | npt.NDArray[np.uint8] | bytes | str | Path
@@ -154,13 +157,13 @@ class Localizer:
 
     Attributes:
         facts: of the run that made it.
-        make: makes heat maps.
+        look: makes heat maps.
         box: gets boxes from maps.
         readout: of the foreground map, if the method reads it.
     """
 
     facts: LocalizerFacts
-    make: MapMaker
+    look: Looker
     box: OfMaps
     readout: Readout | None = None
 
@@ -188,11 +191,12 @@ class Localizer:
         method, _ = _unpacked(f"{folder}/{METHOD}")
         box, maps = saved.of_maps(method), facts.sensitivity
         names = names_of(box.columns)
-        readouts = _unpacked(f"{folder}/{READOUT}")[0] if FOREGROUND in names else ()
+        twice, learned = SECOND in names, bool({FOREGROUND, SECOND} & set(names))
+        readouts = _unpacked(f"{folder}/{READOUT}")[0] if learned else ()
         make = map_maker(
             lambda: network,
             lambda network, taps: prepare(network, config, device, taps, maps.precision),
-            names,
+            (FOREGROUND,) if learned else names,
             Options(channels=maps.channels, readouts=readouts),
             mean=config.mean,
             std=config.std,
@@ -200,11 +204,16 @@ class Localizer:
             grid=maps.grid,
             device=device,
         )
-        return cls(facts, make, box, *readouts)
+        return cls(facts, Looker(make, twice), box, *readouts)
 
-    def find(self, pixels: Pixels) -> PredictedBatch:
-        """Find boxes in squashed images, uint8 [n, S, S, 3], in one batch."""
-        seen = self.make(pixels, np.full(len(pixels), PREDICTED))
+    def find(self, pixels: Pixels, sources: Sequence[Source]) -> PredictedBatch:
+        """Find boxes in images, in one batch.
+
+        Args:
+            pixels: uint8 [n, S, S, 3], squashed.
+            sources: n, as they are stored: what a second look is taken from.
+        """
+        seen = self.look(pixels, np.full(len(pixels), PREDICTED), sources)
         maps = seen.columns()
         boxes = self.box.of_maps(maps)
         first = maps[self.box.columns[0]]
@@ -232,10 +241,11 @@ class Localizer:
         if not images:
             return []
         size = self.facts.classifier.input_size
-        opened = [_open(image, size) for image in images]
-        whole = replace(self, make=replace(self.make, batch_size=len(images)))
-        predicted = whole.find(np.stack([image.pixels for image in opened]))
-        scaled = predicted.boxes * [[image.width, image.height] * 2 for image in opened]
+        opened = [_open(image) for image in images]
+        first = replace(self.look.first, batch_size=len(images))
+        whole = replace(self, look=replace(self.look, first=first))
+        predicted = whole.find(np.stack([squash(image, size) for image in opened]), opened)
+        scaled = predicted.boxes * [[*image.shape[1::-1]] * 2 for image in opened]
         return [
             Prediction(
                 wnid=self.facts.wnids[index],
@@ -243,6 +253,7 @@ class Localizer:
                 probability=float(predicted.probability[i]),
                 box=tuple(scaled[i].tolist()),
                 confidence=float(predicted.confidence[i]),
+                readout=predicted.readout[i] if predicted.readout else None,
             )
             for i, index in enumerate(predicted.predicted.tolist())
         ]
@@ -283,18 +294,18 @@ def _unpacked(url: str) -> tuple[Any, Any]:
         return saved.unpack(file.read(), url)
 
 
-def _open(image: AnyImage, size: int) -> Decoded:
-    """Return an image's pixels, squashed to ``size``, and its width and height."""
+def _open(image: AnyImage) -> Pixels:
+    """Return an image's pixels as it is stored: uint8 [h, w, 3]."""
     if isinstance(image, str | Path):
         (data,) = fetch([str(image)])
         if isinstance(data, ImageError):
             raise data
         image = data
     if isinstance(image, bytes):
-        return decode(image, size)
+        return pixels_of(image)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         kind, shape = image.dtype, list(image.shape)
         raise ImageError(f"an array {kind} {shape}, not uint8 [h, w, 3]")
-    return Decoded(squash(image, size), width=image.shape[1], height=image.shape[0])
+    return image

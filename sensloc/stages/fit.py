@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sensloc.boxes import Boxes
 from sensloc.engine.cluster import over_files
-from sensloc.heatmaps import FOREGROUND, column
+from sensloc.heatmaps import column
 from sensloc.methods import Fitted, catalogue, constant, linear, saved
 from sensloc.methods.least_squares import NormalEquations
 from sensloc.rows import complete, true_boxes
@@ -114,10 +114,8 @@ def fit(run: RunDir) -> None:
             catalogue.TUNED_BOX: Fitted(tuned, {"n_train": n_train, "tuned_on": len(boxes)}),
             **learned.methods(catalogue.MAIN),
         }
-        if config.foreground.looks:
-            behind = {"n_train": run.stages()["foreground"]["n_train"]}
-            chosen = fit_soft_iou(run, "sensitivity", column(FOREGROUND))
-            methods[catalogue.FOREGROUND] = Fitted(chosen.method, {**behind, **chosen.facts})
+        for name in set(methods).symmetric_difference(catalogue.of_run(config.maps)):
+            methods[name] = _soft_iou(run, name)
         save_methods(run, methods)
         ridge_path = [
             {"ridge": ridge, "validation_correct": int(correct)}
@@ -130,6 +128,15 @@ def fit(run: RunDir) -> None:
         }
         run.write("fit.json", json.dumps(facts | {"ridge_path": ridge_path}, indent=2))
     log.info("fit: ridge %(ridge)g, size factors %(factors)s, n = %(n_train)d", facts)
+
+
+def _soft_iou(run: RunDir, name: str) -> Fitted:
+    """Choose how the box of a foreground map is taken."""
+    line = catalogue.entry(name)
+    assert isinstance(line, catalogue.SoftIoU)
+    chosen = fit_soft_iou(run, "sensitivity", line.column, line.part)
+    behind = {"n_train": run.stages()["foreground"]["n_train"]}
+    return Fitted(chosen.method, behind | dict(chosen.facts))
 
 
 def _sample_of_truth(rows: pa.Table, share: float) -> list[Boxes]:

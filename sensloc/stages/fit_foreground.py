@@ -1,16 +1,15 @@
 """The box of a foreground map: how sharply shares become evidence, chosen on validation images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sensloc.boxes import iou
 from sensloc.engine.cluster import over_files
 from sensloc.methods import Fitted, soft_iou
 from sensloc.rows import complete, true_boxes
+from sensloc.scoring import corloc
 from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
@@ -21,21 +20,23 @@ UNIT = 2**20
 """IoUs are added as integers of so many parts: no sum depends on the order of its tasks."""
 
 
-def fit_soft_iou(run: RunDir, stage: str, column: str) -> Fitted:
+def fit_soft_iou(run: RunDir, stage: str, column: str, part: bool = False) -> Fitted:
     """Choose the gain and the power of a ``SoftIoUBox``, by the mean IoU of its boxes.
 
     Args:
         run: The run.
         stage: The folder of the rows.
         column: The column of the maps, which are shares.
+        part: Whether they show parts of the images.
 
     Raises:
         RunError: There is no validation image without an error.
     """
     pairs, threshold = soft_iou.candidates(), run.config.evaluate.iou
+    boxes = [soft_iou.SoftIoUBox(column, *pair, part) for pair in pairs]
     ids = over_files(run, stage, ["image_id"], len, split="validation")
     share = MOST_IMAGES / max(sum(ids), 1)
-    reads, args = [column, "boxes", "image_id"], (column, pairs, share, threshold)
+    reads, args = [*boxes[0].reads, "boxes", "image_id"], (boxes, share, threshold)
     parts = list(over_files(run, stage, reads, _quality, *args, split="validation"))
     total = np.asarray(sum(parts))
     if not parts or total[0, 0] == 0:
@@ -49,24 +50,18 @@ def fit_soft_iou(run: RunDir, stage: str, column: str) -> Fitted:
         "validation_correct": right,
         "validation_iou": round(overlap / UNIT / n, 4),
     }
-    return Fitted(soft_iou.SoftIoUBox(column, gain, power), facts)
+    return Fitted(soft_iou.SoftIoUBox(column, gain, power, part), facts)
 
 
 def _quality(
-    rows: pa.Table,
-    column: str,
-    pairs: Sequence[tuple[float, float]],
-    share: float,
-    threshold: float,
+    rows: pa.Table, methods: Sequence[soft_iou.SoftIoUBox], share: float, threshold: float
 ) -> npt.NDArray[np.int64]:
-    """Return the number of images, and by pair those right and the sum of IoUs: [c, 3]."""
-    rows = complete(rows.filter(pa.array(image_keys(rows) <= share * 2.0**64)), [column])
+    """Return by method the number of images, of those right, and the sum of IoUs: [c, 3]."""
+    drawn = rows.filter(pa.array(image_keys(rows) <= share * 2.0**64))
+    rows = complete(drawn, methods[0].reads)
     if len(rows) == 0:
-        return np.zeros((len(pairs), 3), np.int64)
+        return np.zeros((len(methods), 3), np.int64)
     truth = true_boxes(rows)
-    boxes = soft_iou.soft_iou_candidates(column, pairs, rows)
-    overlap: Any = np.stack(
-        [iou(boxes[:, i, None], truth[i][None]).max(-1) for i in range(len(rows))], axis=1
-    )
+    overlap = np.array([corloc.best_iou(method.predict(rows), truth) for method in methods])
     parts = np.rint(overlap * UNIT).astype(np.int64).sum(1)
-    return np.stack([np.full(len(pairs), len(rows)), (overlap >= threshold).sum(1), parts], axis=1)
+    return np.stack([np.full(len(methods), len(rows)), (overlap >= threshold).sum(1), parts], 1)

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 import sensloc
 from sensloc.engine import units
-from sensloc.engine.chain import DECODE, Chain, Worker, write_units
-from sensloc.heatmaps import names_of
+from sensloc.engine.chain import DECODE, FILE, Chain, Worker, write_units
+from sensloc.heatmaps import SECOND, names_of
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
 from sensloc.methods import OfMaps, catalogue, saved
@@ -26,7 +26,7 @@ from sensloc.prediction.localizer import READOUT as READOUT_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
-from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.network import looker, require_same_weights
 from sensloc.stages.readout import readouts_of
 from sensloc.store import tables
 from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
@@ -108,6 +108,7 @@ def chain(run: RunDir, name: str) -> Chain:
         size=run.config.classifier.input_size,
         batch_size=run.config.sensitivity.batch_size,
         worker=partial(Judge, run=run, method=method),
+        keep=SECOND in names_of(method.columns),
     )
 
 
@@ -126,14 +127,15 @@ class Judge(Worker):
 
     def __init__(self, device: str, run: RunDir, method: OfMaps) -> None:
         self.config, self.method = run.config, method
-        self.make = map_maker(run, names_of(method.columns), device)
+        self.look = looker(run, names_of(method.columns), device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return the rows with the maps and the probability of the predicted class."""
         wanted = np.flatnonzero(np.asarray(pc.and_(rows[DECODE], pc.is_null(rows["error"]))))
         if len(wanted) == 0:
             return rows
-        seen = self.make(pixels[wanted], np.full(len(wanted), PREDICTED))
+        files = rows[FILE].take(pa.array(wanted)).to_pylist() if self.look.twice else ()
+        seen = self.look(pixels[wanted], np.full(len(wanted), PREDICTED), files)
         errors = np.array(rows["error"].to_pylist(), object)
         errors[wanted[~seen.finite]] = "the derivative is not finite"
         at = wanted[seen.finite]
@@ -143,8 +145,9 @@ class Judge(Worker):
             "probability": pa.array(probability, pa.float32()),
             "error": pa.array(errors, pa.string()),
         }
-        for name, values in seen.columns().items():
-            maps = vectors(rows, name).copy()
+        read = seen.columns()
+        for name in self.method.columns:
+            values, maps = read[name], vectors(rows, name).copy()
             maps[at] = values[seen.finite]
             new[name] = tables.fixed(maps, pa.float32())
         return pa.table({name: rows[name] for name in rows.column_names} | new, rows.schema)
@@ -229,7 +232,7 @@ def _export(
         test=judged["test"],
     )
     run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(name)))
-    if name == catalogue.FOREGROUND:
+    if name in (catalogue.FOREGROUND, catalogue.SECOND_LOOK):
         whole, *_ = readouts_of(run)
         run.write(f"localizer/{READOUT_FILE}", saved.pack((whole,), {}))
     if isinstance(config.classifier, SceneNet):

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from sensloc.engine import cluster
-from sensloc.heatmaps import FOREGROUND, maker
+from sensloc.heatmaps import FOREGROUND, SECOND, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.networks.taps import Tap
+from sensloc.prediction.looks import Looker
 from sensloc.stages.readout import readouts_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
@@ -43,7 +44,7 @@ def network_and_machine(run: RunDir) -> tuple[str, Machine]:
 
 def _prepare_once(run: RunDir) -> tuple[str, Machine]:
     digest = weights_hash(load_network_of(run))
-    map_maker(run, run.config.maps, "cpu")
+    looker(run, run.config.maps, "cpu")
     return digest, Machine.here(run.config.resources.gpus_per_actor)
 
 
@@ -95,3 +96,10 @@ def map_maker(
         device=device,
         backward=backward,
     )
+
+
+def looker(run: RunDir, names: Sequence[str], device: str) -> Looker:
+    """Return the maker of some heat maps, a second look's among them: see ``map_maker``."""
+    twice = SECOND in names
+    first = dict.fromkeys([*(name for name in names if name != SECOND), *[FOREGROUND] * twice])
+    return Looker(map_maker(run, tuple(first), device), twice)

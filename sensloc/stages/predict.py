@@ -17,7 +17,7 @@ from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.images import Images
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.chain import FILE, Chain, Worker, write_units
 from sensloc.images.decode import Pixels
 from sensloc.prediction.localizer import (
     METHOD,
@@ -120,6 +120,7 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
                 size=facts.classifier.input_size,
                 batch_size=facts.sensitivity.batch_size,
                 worker=partial(Finder, folder=folder),
+                keep=True,
             )
             write_units(chain, sample.spans(record["rows_per_block"]))
             record |= _account(run, sample.count)
@@ -161,7 +162,8 @@ class Finder(Worker):
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.BOXES``."""
-        found, boxed = self.localizer.find(pixels), rows.to_pylist()
+        files = rows[FILE].to_pylist()
+        found, boxed = self.localizer.find(pixels, files), rows.drop_columns(FILE).to_pylist()
         for i, row in enumerate(boxed):
             if row["error"] is None and not np.isfinite(found.confidence[i]):
                 row["error"] = "the derivative is not finite"

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 
 from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
-from sensloc.engine.chain import Chain, Worker, write_units
-from sensloc.heatmaps import column
-from sensloc.heatmaps.maker import Maps
+from sensloc.engine.chain import FILE, Chain, Worker, write_units
+from sensloc.heatmaps import SECOND, column, region
+from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
+from sensloc.prediction.looks import Source
 from sensloc.stages.foreground import fold_of
-from sensloc.stages.network import map_maker, network_and_machine
+from sensloc.stages.network import looker, network_and_machine
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir, RunError
@@ -54,6 +55,7 @@ def chain(run: RunDir) -> Chain:
         size=run.config.classifier.input_size,
         batch_size=run.config.sensitivity.batch_size,
         worker=partial(Mapper, run=run),
+        keep=SECOND in run.config.maps,
     )
 
 
@@ -69,14 +71,14 @@ class Mapper(Worker):
 
     def __init__(self, device: str, run: RunDir) -> None:
         self.config, self.seed = run.config.sensitivity, run.config.foreground.seed
-        self.make = map_maker(run, run.config.maps, device)
+        self.look = looker(run, run.config.maps, device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.sensitivity`` for n rows of the manifest."""
         index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
         truth = self.config.label == "truth"
         labels = index if truth else np.full_like(index, PREDICTED)
-        seen = self.make(pixels, labels, fold_of(rows, self.seed))
+        seen = self.look(pixels, labels, self._sources(rows), fold_of(rows, self.seed))
         errors = rows["error"].to_pylist()
         for i, wnid in enumerate(rows["wnid"].to_pylist()):
             if errors[i] is None and truth and index[i] == PREDICTED:
@@ -88,12 +90,36 @@ class Mapper(Worker):
             "predicted_index": tables.nullable(seen.predicted, good, pa.int64()),
             "score": tables.nullable(seen.score, good, pa.float32()),
             "probability": tables.nullable(seen.probability, good, pa.float32()),
-            **map_columns(seen.maps, good),
+            **self._map_columns(rows, seen, good),
             "error": pa.array(errors, pa.string()),
         }
-        manifest = {name: rows[name] for name in rows.column_names}
+        manifest = {name: rows[name] for name in rows.column_names if name != FILE}
         widths = {column(name): maps.values.shape[1] for name, maps in seen.maps.items()}
-        return pa.table(manifest | new, tables.sensitivity(widths))
+        return pa.table(
+            manifest | new, tables.sensitivity(widths, [column(name) for name in seen.regions])
+        )
+
+    def _sources(self, rows: pa.Table) -> list[Source]:
+        """Return the files of the images that are looked at twice: all but the train images."""
+        if not self.look.twice:
+            return [None] * len(rows)
+        files, splits = rows[FILE].to_pylist(), rows["split"].to_pylist()
+        pairs = zip(files, splits, strict=True)
+        return [None if split == "train" else file for file, split in pairs]
+
+    def _map_columns(
+        self, rows: pa.Table, seen: Seen, good: npt.NDArray[np.bool_]
+    ) -> dict[str, pa.Array]:
+        """Return the columns of all heat maps; a second look's are null for train images."""
+        train = np.array([split == "train" for split in rows["split"].to_pylist()], bool)
+        columns: dict[str, pa.Array] = {}
+        for name, maps in seen.maps.items():
+            there = good & ~train if name in seen.regions else good
+            columns |= map_columns({name: maps}, there)
+            if name in seen.regions:
+                at = region(column(name))
+                columns[at] = tables.nullable(seen.regions[name], there, pa.float32())
+        return columns
 
 
 def map_columns(maps: Mapping[str, Maps], good: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:

@@ -17,6 +17,7 @@ def images_of(
     config: Config,
     isolated: bool = False,
     connections: int | None = None,
+    keep: bool = False,
 ) -> list[Decoded | ImageError]:
     """Fetch, check and decode the image of every row, in order.
 
@@ -30,6 +31,7 @@ def images_of(
         isolated: Whether each image is decoded in a child process, so that one that kills its
             decoder is an error and costs no other.
         connections: Requests at a time; None for ``resources.connections``.
+        keep: Whether the files' bytes are kept beside the pixels.
 
     Returns:
         The image or the reason why there is none, for each row.
@@ -45,14 +47,19 @@ def images_of(
         size=size,
         connections=connections or config.resources.connections,
         max_pixels=config.dataset.max_pixels,
+        keep=keep,
     )
     pairs = list(zip(uris, contents, strict=True))
     return isolation.images(reading, pairs, uris) if isolated else reading(pairs)
 
 
 def _read(
-    pairs: Sequence[tuple[str, str | None]], size: int, connections: int, max_pixels: int
+    pairs: Sequence[tuple[str, str | None]],
+    size: int,
+    connections: int,
+    max_pixels: int,
+    keep: bool,
 ) -> list[Decoded | ImageError]:
     """Read images that are given as pairs of uri and content hash; a child process imports it."""
     uris, contents = [uri for uri, _ in pairs], [content for _, content in pairs]
-    return read(uris, size, connections, max_pixels, contents)
+    return read(uris, size, connections, max_pixels, contents, keep)

@@ -3,7 +3,7 @@
 Those of paired statistics stand with them in ``sensloc/scoring``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -47,14 +47,16 @@ MANIFEST = pa.schema(
 """One row per annotated image."""
 
 
-def sensitivity(widths: Mapping[str, int]) -> pa.Schema:
+def sensitivity(widths: Mapping[str, int], parts: Collection[str] = ()) -> pa.Schema:
     """Return the manifest's columns and those of heat maps: one row per row of the manifest.
 
     Args:
         widths: The cells of each heat map, by the column that holds it.
+        parts: The columns of maps that show a part of the image.
     """
     fields = [field for field in MANIFEST if field.name != "error"]
     maps = [field for column, width in widths.items() for field in heat_map(column, width)]
+    maps += [pa.field(f"{column}_region", BOX) for column in parts]  # what the map shows
     return pa.schema(
         [
             *fields,
