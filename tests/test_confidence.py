@@ -73,16 +73,20 @@ def test_evidence_by_hand() -> None:
     boxes = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
     maps = np.array([[1, 1, 1, 1], [3, 0, 0, 0], [0, 0, 0, 0]])
     values = evidence(np.array([0.5, 1.0, 0.0]), boxes, maps)
-    np.testing.assert_allclose(values[0], [0, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(values[1, 1:], np.log([0.25, 0.25]))
+    np.testing.assert_allclose(values[0, :3], [0, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(values[1, 1:3], np.log([0.25, 0.25]))
+    np.testing.assert_allclose(values[:2, 4], np.log([1, 3]), err_msg="the mean in the box")
+    assert (values[:2, 3] > 10).all(), "all of the mass is in the box"
     assert values[2, 2] == 0
     assert np.isfinite(values).all()
 
 
-def test_a_maps_scale_does_not_matter() -> None:
+def test_a_maps_scale_matters_for_its_mean_alone() -> None:
     rng = np.random.default_rng(0)
     maps, boxes, p = rng.random((5, 9)), np.tile([0.1, 0.1, 0.9, 0.8], (5, 1)), rng.random(5)
-    np.testing.assert_allclose(evidence(p, boxes, maps), evidence(p, boxes, 1e-3 * maps))
+    large, small = evidence(p, boxes, maps), evidence(p, boxes, 1e-3 * maps)
+    np.testing.assert_allclose(large[:, :4], small[:, :4])
+    np.testing.assert_allclose(large[:, 4], small[:, 4] + np.log(1e3))
 
 
 def test_reliability_by_hand() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import captum.attr
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -16,6 +17,7 @@ from sensloc.heatmaps.gradcam import gradient_activation
 from sensloc.heatmaps.integrated import integrated_gradients
 from sensloc.heatmaps.maker import reading, taps_of
 from sensloc.heatmaps.passes import Options, Pass, look
+from sensloc.heatmaps.readout import Readout
 from sensloc.heatmaps.regions import pooled_features
 from sensloc.heatmaps.smoothgrad import smooth_gradient
 from sensloc.networks.efficientnet_lite0 import EfficientNetLite0
@@ -121,15 +123,34 @@ def test_a_name_is_its_file_and_for_inner_layers_a_stride():
             kind_and_stride(name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def some_readout() -> Readout:
+    """Of a network's features at stride 2, by random weights."""
+    rng, blocks = np.random.default_rng(0), ("inner_2", "activation_4")
+    values = 1 + scene_net(CLASSES).features[3][0].out_channels
+    return Readout(
+        blocks,
+        grid=8,
+        means_x=np.zeros((64, values), np.float32),
+        means_y=np.full(64, 0.5, np.float32),
+        weights=rng.normal(0, 0.1, (2, values)).astype(np.float32),
+        classes=np.array([1]),
+    )
+
+
+MADE = [kind for kind, entry in KINDS.items() if not (entry.channels or entry.part)]
+
+
+@pytest.mark.parametrize("kind", MADE)
 def test_every_heat_map_is_one_number_per_place_of_each_image(kind: str):
     name = f"{kind}_2" if KINDS[kind].inner else kind
     x = images(size=64)
-    found = map_of(name, scene_net(CLASSES).double(), x, Options(samples=2, steps=2))
+    options = Options(samples=2, steps=2, readouts=(some_readout(),))
+    found = map_of(name, scene_net(CLASSES).double(), x, options)
     assert found.ndim == 3
     assert found.shape[0] == len(x)
     assert found.isfinite().all()
-    assert reading(name, Options()).signed or (found >= 0).all()
+    how = reading(name, options)
+    assert how.signed or how.share or (found >= 0).all()
 
 
 # ------------------------------------------------------------------------------- captum

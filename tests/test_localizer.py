@@ -21,7 +21,8 @@ from sensloc.datasets.voc_xml import parse
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.images.fetch import ImageError
 from sensloc.prediction.confidence import calibration_error
-from sensloc.prediction.localizer import Localizer, LocalizerError, read_facts
+from sensloc.prediction.facts import LocalizerError, read_facts
+from sensloc.prediction.localizer import Localizer
 from sensloc.stages.predict import images_at, predict, prediction
 from sensloc.store.run import RunDir, RunError
 

@@ -9,11 +9,13 @@ import pytest
 from test_methods import masks, random_boxes, table
 from test_proposal import LEFT, RIGHT, WHOLE
 
+from sensloc.heatmaps.readout import Readout
 from sensloc.methods import Fitted, Method, catalogue, saved
 from sensloc.methods.constant import ClassBox, ConstantBox
 from sensloc.methods.least_squares import LinearMap
 from sensloc.methods.linear import LinearBox
 from sensloc.methods.proposal import BestProposal, ChosenProposal, FirstProposal, RandomProposal
+from sensloc.methods.soft_iou import SoftIoUBox
 from sensloc.methods.threshold import MassBox, ThresholdBox
 from sensloc.store import tables
 
@@ -46,6 +48,7 @@ METHODS: list[Method] = [
     linear_box(np.inf),
     ThresholdBox("map", 0.3),
     MassBox("map", 0.05),
+    SoftIoUBox("map", 8.0, 1.5),
     FirstProposal(),
     RandomProposal(3),
     BestProposal(),
@@ -66,7 +69,7 @@ def test_what_is_read_back_is_the_same_to_the_bit(method: Method, rows: pa.Table
 
 
 def test_every_kind_is_among_these():
-    known = {type(method) for method in METHODS} | {LinearMap}
+    known = {type(method) for method in METHODS} | {LinearMap, Readout}
     assert known == set(saved.KINDS.values())
     for kind in known - {LinearMap}:
         assert is_dataclass(kind)
@@ -101,16 +104,16 @@ def test_what_is_no_method_is_refused_with_the_name_of_its_file():
     for data in (b"", b"no archive", whole[:50], other):
         with pytest.raises(saved.MethodError, match=r"runs/a\.npz: not a method"):
             saved.loads(data, "runs/a.npz")
-    with pytest.raises(saved.MethodError, match="a linear box is wanted"):
-        saved.of_kind(FirstProposal(), LinearBox)
+    with pytest.raises(saved.MethodError, match="a first proposal cannot get a box from heat maps"):
+        saved.of_maps(FirstProposal())
 
 
 def test_the_catalogues_names_are_of_one_method_each():
     names = catalogue.with_twins(catalogue.METHODS)
     assert len(set(names)) == len(names)
-    assert (
-        *("constant_mean", "constant_tuned", "sensitivity", "sensitivity_calibrated"),
-    ) == catalogue.OF_RUN
+    papers = ("constant_mean", "constant_tuned", "sensitivity", "sensitivity_calibrated")
+    assert catalogue.of_run(["gradient"]) == papers
+    assert catalogue.of_run(["gradient", "foreground"]) == (*papers, "foreground")
     assert len({catalogue.title(name) for name in names}) == len(names)
     for name in names:
         assert catalogue.base(name) in catalogue.METHODS

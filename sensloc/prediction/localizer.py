@@ -8,7 +8,6 @@ The folder is ``localizer/`` of a run directory. It may be copied anywhere::
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,8 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import ValidationError
 
 from sensloc.boxes import Boxes
-from sensloc.config import Sensitivity
-from sensloc.errors import SenslocError
 from sensloc.heatmaps import FOREGROUND, SECOND, names_of
 from sensloc.heatmaps.maker import map_maker
 from sensloc.heatmaps.passes import PREDICTED, Options
@@ -30,78 +26,16 @@ from sensloc.heatmaps.readout import Readout
 from sensloc.images.decode import Pixels, pixels_of, squash
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.methods import OfMaps, saved
-from sensloc.networks import AnyClassifier
 from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.prediction.confidence import Confidence, ConfidenceBin, evidence
+from sensloc.prediction.confidence import evidence
+from sensloc.prediction.facts import LocalizerError, LocalizerFacts, read_facts
 from sensloc.prediction.looks import Looker, Source
-from sensloc.sections import Section
-
-FORMAT = 3
-"""The version of the folder's layout."""
 
 METHOD = "method.npz"
 """The file of the fitted method in the folder."""
 
 READOUT = "readout.npz"
 """The file of the read-out in the folder."""
-
-
-class LocalizerError(SenslocError):
-    """A localizer cannot be loaded; the message says what is missing or differs."""
-
-
-class HeldOutAccuracy(Section):
-    """How right boxes and confidences were on one set of the run, the class predicted too.
-
-    Attributes:
-        images: how many there were.
-        corloc: percent of the images whose box was right.
-        confidence: the mean, in percent.
-        calibration_error: the confidence's expected calibration error, in percentage points.
-        reliability: the promised beside the kept.
-    """
-
-    images: int
-    corloc: float
-    confidence: float
-    calibration_error: float
-    reliability: tuple[ConfidenceBin, ...]
-
-
-class LocalizerFacts(Section):
-    """The content of ``localizer.json``.
-
-    Attributes:
-        format: version of the folder's layout.
-        version: of sensloc.
-        run: the run's name.
-        config_hash: of the run's config.
-        classifier: the network, as the run's config has it.
-        weights: hash of the network's weights, see ``sensloc.networks.prepare.weights_hash``.
-        wnids: the class of each of the network's outputs.
-        names: of these classes, for people.
-        sensitivity: how maps are made.
-        method: the name of the method in the run's table.
-        iou: the IoU from which a box was right.
-        confidence: the chance that a box is right, from its evidence.
-        validation: accuracy on the set that the confidence was learned on.
-        test: accuracy on a set that nothing was learned on.
-    """
-
-    format: int
-    version: str
-    run: str
-    config_hash: str
-    classifier: AnyClassifier
-    weights: str
-    wnids: tuple[str, ...]
-    names: tuple[str, ...]
-    sensitivity: Sensitivity
-    method: str
-    iou: float
-    confidence: Confidence
-    validation: HeldOutAccuracy
-    test: HeldOutAccuracy
 
 
 @dataclass(frozen=True)
@@ -257,35 +191,6 @@ class Localizer:
             )
             for i, index in enumerate(predicted.predicted.tolist())
         ]
-
-
-def read_facts(url: str) -> tuple[str, LocalizerFacts]:
-    """Return the folder of a localizer, and its facts.
-
-    Args:
-        url: folder of a finished run, or of a copy of its ``localizer``.
-
-    Raises:
-        LocalizerError: There is none, or one of another version.
-    """
-    url = url.rstrip("/")
-    for folder in (url, f"{url}/localizer"):
-        try:
-            with fsspec.open(f"{folder}/localizer.json", "rb") as file:
-                content: Any = json.load(file)
-        except FileNotFoundError:
-            continue
-        except ValueError as error:
-            raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
-        try:
-            return folder, LocalizerFacts.model_validate(content)
-        except ValidationError as error:
-            raise LocalizerError(
-                f"{folder}/localizer.json: not of this version of sensloc: {error}"
-            ) from error
-    raise LocalizerError(
-        f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"
-    )
 
 
 def _unpacked(url: str) -> tuple[Any, Any]:

@@ -17,8 +17,9 @@ from sensloc.heatmaps.maker import MapMaker, Maps, Seen
 from sensloc.images.decode import Pixels, crop, pixels_of
 from sensloc.methods.soft_iou import best_box, evidence_of, fine
 
-ZOOM = 1.6
-"""How much wider and higher than the first box the region is: 1.4 to 1.8 are as good."""
+ZOOM = 1.3
+"""How much wider and higher than the first box the region is: of 1.3, 1.6 and 2 the best on images
+of imagenet_mini that are neither learned from nor tested on."""
 
 GAIN, POWER = 8.0, 1.5
 """Of the first box that says where to look. That of the results is chosen on validation."""

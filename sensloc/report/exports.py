@@ -9,7 +9,7 @@ from urllib.parse import quote
 from sensloc.datasets import voc_xml
 
 if TYPE_CHECKING:  # for which torch is imported
-    from sensloc.prediction.localizer import LocalizerFacts
+    from sensloc.prediction.facts import LocalizerFacts
 
 
 class Format(StrEnum):

@@ -26,8 +26,9 @@ from sensloc.images.decode import Pixels
 from sensloc.networks.prepare import probe_of, weights_hash
 from sensloc.networks.taps import strides
 from sensloc.rows import true_boxes
+from sensloc.stages.cell_sums import SUMS, merged, sums_of, table_of
 from sensloc.stages.network import load_network_of, map_maker
-from sensloc.stages.readout import SUMS, Bundle, learn, merged, sums_of, table_of
+from sensloc.stages.readout import Bundle, learn
 from sensloc.store.files import load_unit
 from sensloc.store.provenance import Machine
 from sensloc.store.run import RunDir, RunError

@@ -20,7 +20,7 @@ from sensloc.methods.catalogue import PREDICTING
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
-from sensloc.prediction.localizer import FORMAT, HeldOutAccuracy, LocalizerFacts
+from sensloc.prediction.facts import FORMAT, HeldOutAccuracy, LocalizerFacts
 from sensloc.prediction.localizer import METHOD as METHOD_FILE
 from sensloc.prediction.localizer import READOUT as READOUT_FILE
 from sensloc.rows import true_boxes, vectors
@@ -226,6 +226,7 @@ def _export(
         names=class_names(config.classifier),
         sensitivity=config.sensitivity,
         method=name,
+        looks=1 + (name == catalogue.SECOND_LOOK),
         iou=config.evaluate.iou,
         confidence=confidence,
         validation=judged["validation"],

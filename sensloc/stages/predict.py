@@ -17,16 +17,10 @@ from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.images import Images
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster
-from sensloc.engine.chain import FILE, Chain, Worker, write_units
+from sensloc.engine.chain import FILE, Chain, Rows, Worker, write_units
 from sensloc.images.decode import Pixels
-from sensloc.prediction.localizer import (
-    METHOD,
-    READOUT,
-    Localizer,
-    LocalizerFacts,
-    PredictedBatch,
-    read_facts,
-)
+from sensloc.prediction.facts import LocalizerFacts, read_facts
+from sensloc.prediction.localizer import METHOD, READOUT, Localizer, PredictedBatch
 from sensloc.report import exports
 from sensloc.stages import annotations
 from sensloc.store import tables
@@ -113,16 +107,8 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
         with run.stage("predict", BOXES, work, of=made_of, rows_per_block=size) as record:
             annotations.read_all(run, reading, reader)
             sample = annotations.draw_images(run)
-            chain = Chain(
-                run,
-                BOXES,
-                rows=partial(_rows, selection=sample.selection),
-                size=facts.classifier.input_size,
-                batch_size=facts.sensitivity.batch_size,
-                worker=partial(Finder, folder=folder),
-                keep=True,
-            )
-            write_units(chain, sample.spans(record["rows_per_block"]))
+            selected = partial(_rows, selection=sample.selection)
+            write_units(chain(run, selected, folder, facts), sample.spans(record["rows_per_block"]))
             record |= _account(run, sample.count)
         run.remove(work)
     for name in formats:
@@ -131,6 +117,19 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
     done = run.stages()["predict"]
     lines = [f"{done['rows']:,} images, {done['errors']:,} errors", f"{run.at(BOXES)}/*.parquet"]
     return "\n".join([*lines, *(run.at(OUTPUTS[name]) for name in formats)])
+
+
+def chain(run: RunDir, rows: Rows, folder: str, facts: LocalizerFacts) -> Chain:
+    """Return how the images of a unit get their boxes from a localizer's folder."""
+    return Chain(
+        run,
+        BOXES,
+        rows=rows,
+        size=facts.classifier.input_size,
+        batch_size=facts.sensitivity.batch_size,
+        worker=partial(Finder, folder=folder),
+        keep=facts.looks == 2,
+    )
 
 
 def _hash(folder: str) -> str:
@@ -162,8 +161,10 @@ class Finder(Worker):
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.BOXES``."""
-        files = rows[FILE].to_pylist()
-        found, boxed = self.localizer.find(pixels, files), rows.drop_columns(FILE).to_pylist()
+        kept = FILE in rows.column_names
+        files = rows[FILE].to_pylist() if kept else [None] * len(rows)
+        found = self.localizer.find(pixels, files)
+        boxed = (rows.drop_columns(FILE) if kept else rows).to_pylist()
         for i, row in enumerate(boxed):
             if row["error"] is None and not np.isfinite(found.confidence[i]):
                 row["error"] = "the derivative is not finite"

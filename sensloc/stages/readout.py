@@ -13,29 +13,20 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sensloc.config import Foreground
 from sensloc.engine import cluster
 from sensloc.heatmaps import has_channels
 from sensloc.heatmaps.readout import Array, CellSums, Means, Readout, penalties
 from sensloc.methods import saved
-from sensloc.store import tables
+from sensloc.stages.cell_sums import HALVES, SUMS, VALIDATION, Key, merged, sums_of
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
 
-SUMS = "foreground/sums"
 READOUT = "foreground/readout.npz"
 
 FOLDS = 5
 """Parts of the classes, each of which is held out once."""
-
-VALIDATION, HALVES = 0, (1, 2)
-"""The parts of the images: validation, and the halves of the train images."""
-
-Key = tuple[int, int]
-"""A class, the network's output or -1, and a part."""
 
 
 @dataclass(frozen=True)
@@ -281,49 +272,3 @@ def _readouts(
         )
         for i, shared in enumerate(chosen)
     )
-
-
-# --------------------------------------------------------------------------- the table
-
-
-def table_of(sums: Mapping[Key, CellSums], failed: Sequence[tuple[str, str]]) -> pa.Table:
-    """Return rows of ``tables.FOREGROUND_SUMS``.
-
-    Args:
-        sums: Of each class and part.
-        failed: Ids of images with an error, and their errors.
-    """
-    rows = [
-        {
-            "class_index": label,
-            "part": part,
-            "n": total.n,
-            "x": total.x.ravel(),
-            "y": total.y,
-            "xx": total.xx.ravel(),
-            "xy": total.xy,
-            "yy": total.yy,
-        }
-        for (label, part), total in sums.items()
-    ]
-    errors = [{"image_id": image_id, "error": error} for image_id, error in failed]
-    return pa.Table.from_pylist([*rows, *errors], tables.FOREGROUND_SUMS)
-
-
-def sums_of(table: pa.Table) -> Iterator[tuple[Key, CellSums]]:
-    """Yield the sums in rows of ``tables.FOREGROUND_SUMS``."""
-    good = table.filter(pc.is_null(table["error"]))
-    for i in range(len(good)):
-        row = {name: good[name][i] for name in good.column_names}
-        x, y, xx, xy = (np.asarray(row[name].values) for name in ("x", "y", "xx", "xy"))
-        shaped = x.reshape(len(y), -1), y, xx.reshape(len(xy), -1), xy
-        key = (row["class_index"].as_py(), row["part"].as_py())
-        yield key, CellSums(row["n"].as_py(), *shaped, row["yy"].as_py())
-
-
-def merged(parts: Iterable[tuple[Key, CellSums]]) -> dict[Key, CellSums]:
-    """Return the sums of each class and part."""
-    total: dict[Key, CellSums] = {}
-    for key, sums in parts:
-        total[key] = total[key].merge(sums) if key in total else sums
-    return total

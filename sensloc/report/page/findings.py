@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sensloc.config import Config
-from sensloc.prediction.localizer import LocalizerFacts
+from sensloc.prediction.facts import LocalizerFacts
 from sensloc.report.page.gallery import Card
 from sensloc.report.text import Row
 

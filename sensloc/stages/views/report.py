@@ -17,7 +17,7 @@ from sensloc.dice import keys
 from sensloc.methods import catalogue, saved
 from sensloc.methods.linear import LinearBox
 from sensloc.networks.classes import class_names
-from sensloc.prediction.localizer import read_facts
+from sensloc.prediction.facts import read_facts
 from sensloc.report.page import gallery
 from sensloc.report.page.findings import RunFindings
 from sensloc.report.page.render import render

@@ -1,33 +1,12 @@
-"""One TOML file per named run, parsed to frozen values. An unknown key stops the run.
+"""The sections of a config that say how the stages work, with their defaults."""
 
-Every section but two is part of the run's identity: ``Config.fingerprint`` is a hash of them,
-written into every table. ``[resources]`` says how fast a run is, and ``[compare]`` is made of a
-run and has an identity of its own. The keys of ``[dataset]`` stand with the layouts in
-``sensloc/datasets``, those of ``[classifier]`` with the sources in ``sensloc/networks``.
-"""
-
-import hashlib
-import os
-import tomllib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import fsspec
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sensloc import heatmaps
-from sensloc.datasets import AnyDataset
-from sensloc.errors import SenslocError
 from sensloc.methods import catalogue
-from sensloc.networks import AnyClassifier
 from sensloc.sections import Above, NotNegative, Positive, Section, Share
-
-NO_IDENTITY = {"compare", "resources", "output", "name"}
-"""Keys that decide no row of the run's tables."""
-
-
-class ConfigError(SenslocError):
-    """A config file that cannot be used: names the file, the key and what was expected."""
 
 
 class Split(Section):
@@ -98,7 +77,7 @@ class Foreground(Section):
     """What is read: heat maps by name, and "activation_<stride or module>"; by default inner
     sensitivities and LayerCAM at the network's three coarsest strides, and at the coarsest HiResCAM
     and the activations, and CAM."""
-    penalties: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    penalties: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0)
     """Candidates, ascending, of the penalty on activations; that on heat maps is fixed."""
     shrinkages: Annotated[tuple[Above, ...], Field(min_length=1)] = (5, 15, 50, 150, 500, 5000)
     """Candidates of how many images' worth of evidence moves a class away from what all share."""
@@ -227,148 +206,3 @@ class Resources(Section):
     """Rows of one block: the unit of scheduling and of a Parquet file."""
     connections: Positive = 8
     """Images that one task fetches at once."""
-
-
-class Config(Section):
-    """A run: what it is made of, and where it goes."""
-
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    output: str
-    """Run directory: folder or fsspec URL."""
-    dataset: AnyDataset
-    split: Split = Split()
-    classifier: AnyClassifier
-    foreground: Foreground = Foreground()
-    sensitivity: Sensitivity = Sensitivity()
-    fit: Fit = Fit()
-    evaluate: Evaluate = Evaluate()
-    localizer: Localizer = Localizer()
-    compare: Compare = Compare()
-    resources: Resources = Resources()
-
-    @model_validator(mode="after")
-    def _maps_are_there(self) -> Self:
-        made = self.sensitivity.maps
-        lacking = [name for name in (heatmaps.MAIN, *self.fit.maps) if name not in made]
-        if lacking:
-            raise ValueError(f"sensitivity.maps lacks {', '.join(lacking)}")
-        return self
-
-    @model_validator(mode="after")
-    def _foreground_is_there(self) -> Self:
-        made = {heatmaps.column(name) for name in self.maps}
-        lacking = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)} - made
-
-        def has_all(name: str) -> bool:
-            return lacking.isdisjoint(catalogue.entry(name).columns)
-
-        predicts, named = self.localizer.method, self.compare.methods
-        if predicts != "best" and not has_all(predicts):
-            raise ValueError(f"localizer.method is {predicts}: foreground.looks is too small")
-        left = tuple(filter(has_all, named))
-        if "methods" in self.compare.model_fields_set and left != named:
-            missing = ", ".join(name for name in named if name not in left)
-            raise ValueError(f"compare.methods has {missing}: foreground.looks is too small")
-        section = self.compare.model_copy(update={"methods": left})
-        object.__setattr__(self, "compare", section)
-        return self
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """The heat maps of the sensitivity table, by name."""
-        learned = (heatmaps.FOREGROUND, heatmaps.SECOND)[: self.foreground.looks]
-        return (*self.sensitivity.maps, *learned)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The values that two configs must share to give equal results."""
-        return self.model_dump(mode="json", exclude=NO_IDENTITY)
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of ``identity``, 16 hex digits."""
-        identity = self.model_dump_json(exclude=NO_IDENTITY)
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
-def load_config(
-    path: str,
-    *,
-    data: str | None = None,
-    output: str | None = None,
-    changes: Sequence[str] = (),
-) -> Config:
-    """Read a run's TOML file (path or URL).
-
-    Args:
-        path: the TOML file.
-        data: replaces ``dataset.root``.
-        output: replaces ``output``.
-        changes: "section.key=value", the value as in TOML; quotes may be left out.
-
-    Returns:
-        The config; its local paths are made absolute, since workers run elsewhere.
-
-    Raises:
-        ConfigError: the file is missing or not TOML, or a key is unknown, missing or wrong.
-    """
-    try:
-        with fsspec.open(path, "rb") as file:
-            raw = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such config file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if data is not None and isinstance(raw.get("dataset"), dict):
-        raw["dataset"]["root"] = data
-    if output is not None:
-        raw["output"] = output
-    for change in changes:
-        _change(raw, change)
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"  {_key(e['loc'])}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise ConfigError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from error
-    dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
-    return config.model_copy(update={"dataset": dataset, "output": absolute(config.output)})
-
-
-def _change(raw: dict[str, Any], change: str) -> None:
-    """Set a value that the command line gives, in place.
-
-    Raises:
-        ConfigError: not "section.key=value", or its section is none.
-    """
-    name, equals, text = change.partition("=")
-    *sections, key = name.strip().split(".")
-    if not equals or not all([*sections, key]):
-        raise ConfigError(f"--set {change}: not section.key=value")
-    for section in sections:
-        raw = raw.setdefault(section, {})
-        if not isinstance(raw, dict):
-            raise ConfigError(f"--set {change}: {section} is no section")
-    try:
-        raw[key] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        raw[key] = text.strip()
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    """Return a TOML key such as ``dataset.root`` from pydantic's, which names the branch too."""
-    section, *inner = location
-    if section in ("dataset", "classifier"):
-        inner = inner[1:]
-    return ".".join(str(part) for part in (section, *inner) if not _is_type(part))
-
-
-def _is_type(part: int | str) -> bool:
-    """Tell whether a part is pydantic's name of a type of ``classes``, rather than a key."""
-    return part == "str" or str(part).startswith("tuple[")
-
-
-def absolute(url: str) -> str:
-    """Return a local path made absolute; a URL as it is."""
-    return url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))

@@ -1,0 +1,104 @@
+"""A run's TOML file."""
+
+import os
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+from pydantic import ValidationError
+
+from sensloc.config.run import Config
+from sensloc.errors import SenslocError
+
+
+class ConfigError(SenslocError):
+    """A config file that cannot be used: names the file, the key and what was expected."""
+
+
+def load_config(
+    path: str,
+    *,
+    data: str | None = None,
+    output: str | None = None,
+    changes: Sequence[str] = (),
+) -> Config:
+    """Read a run's TOML file (path or URL).
+
+    Args:
+        path: the TOML file.
+        data: replaces ``dataset.root``.
+        output: replaces ``output``.
+        changes: "section.key=value", the value as in TOML; quotes may be left out.
+
+    Returns:
+        The config; its local paths are made absolute, since workers run elsewhere.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key is unknown, missing or wrong.
+    """
+    try:
+        with fsspec.open(path, "rb") as file:
+            raw = tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such config file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if data is not None and isinstance(raw.get("dataset"), dict):
+        raw["dataset"]["root"] = data
+    if output is not None:
+        raw["output"] = output
+    for change in changes:
+        _change(raw, change)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        lines = [_line(e["loc"], e["msg"], e["input"]) for e in error.errors()]
+        raise ConfigError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from error
+    dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
+    return config.model_copy(update={"dataset": dataset, "output": absolute(config.output)})
+
+
+def _change(raw: dict[str, Any], change: str) -> None:
+    """Set a value that the command line gives, in place.
+
+    Raises:
+        ConfigError: not "section.key=value", or its section is none.
+    """
+    name, equals, text = change.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not all([*sections, key]):
+        raise ConfigError(f"--set {change}: not section.key=value")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {change}: {section} is no section")
+    try:
+        raw[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        raw[key] = text.strip()
+
+
+def _line(location: tuple[int | str, ...], message: str, given: Any) -> str:
+    """Return what a wrong value is; of what is wrong with several keys the message names them."""
+    return f"  {_key(location)}: {message} (got {given!r})" if location else f"  {message}"
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """Return a TOML key such as ``dataset.root`` from pydantic's, which names the branch too."""
+    section, *inner = location
+    if section in ("dataset", "classifier"):
+        inner = inner[1:]
+    return ".".join(str(part) for part in (section, *inner) if not _is_type(part))
+
+
+def _is_type(part: int | str) -> bool:
+    """Tell whether a part is pydantic's name of a type of ``classes``, rather than a key."""
+    return part == "str" or str(part).startswith("tuple[")
+
+
+def absolute(url: str) -> str:
+    """Return a local path made absolute; a URL as it is."""
+    return url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))

@@ -1,0 +1,87 @@
+"""A run's whole config, and what of it decides rows."""
+
+import hashlib
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from sensloc import heatmaps
+from sensloc.config.sections import (
+    Compare,
+    Evaluate,
+    Fit,
+    Foreground,
+    Localizer,
+    Resources,
+    Sensitivity,
+    Split,
+)
+from sensloc.datasets import AnyDataset
+from sensloc.methods import catalogue
+from sensloc.networks import AnyClassifier
+from sensloc.sections import Section
+
+NO_IDENTITY = {"compare", "resources", "output", "name"}
+"""Keys that decide no row of the run's tables."""
+
+
+class Config(Section):
+    """A run: what it is made of, and where it goes."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    output: str
+    """Run directory: folder or fsspec URL."""
+    dataset: AnyDataset
+    split: Split = Split()
+    classifier: AnyClassifier
+    foreground: Foreground = Foreground()
+    sensitivity: Sensitivity = Sensitivity()
+    fit: Fit = Fit()
+    evaluate: Evaluate = Evaluate()
+    localizer: Localizer = Localizer()
+    compare: Compare = Compare()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Self:
+        made = self.sensitivity.maps
+        lacking = [name for name in (heatmaps.MAIN, *self.fit.maps) if name not in made]
+        if lacking:
+            raise ValueError(f"sensitivity.maps lacks {', '.join(lacking)}")
+        return self
+
+    @model_validator(mode="after")
+    def _foreground_is_there(self) -> Self:
+        made = {heatmaps.column(name) for name in self.maps}
+        lacking = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)} - made
+
+        def has_all(name: str) -> bool:
+            return lacking.isdisjoint(catalogue.entry(name).columns)
+
+        predicts, named = self.localizer.method, self.compare.methods
+        if predicts != "best" and not has_all(predicts):
+            raise ValueError(f"localizer.method is {predicts}: foreground.looks is too small")
+        left = tuple(filter(has_all, named))
+        if "methods" in self.compare.model_fields_set and left != named:
+            missing = ", ".join(name for name in named if name not in left)
+            raise ValueError(f"compare.methods has {missing}: foreground.looks is too small")
+        section = self.compare.model_copy(update={"methods": left})
+        object.__setattr__(self, "compare", section)
+        return self
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The heat maps of the sensitivity table, by name."""
+        learned = (heatmaps.FOREGROUND, heatmaps.SECOND)[: self.foreground.looks]
+        return (*self.sensitivity.maps, *learned)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that two configs must share to give equal results."""
+        return self.model_dump(mode="json", exclude=NO_IDENTITY)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of ``identity``, 16 hex digits."""
+        identity = self.model_dump_json(exclude=NO_IDENTITY)
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -1,0 +1,105 @@
+"""What a localizer says of itself: ``localizer.json``."""
+
+import json
+from typing import Any
+
+import fsspec
+from pydantic import ValidationError
+
+from sensloc.config import Sensitivity
+from sensloc.errors import SenslocError
+from sensloc.networks import AnyClassifier
+from sensloc.prediction.confidence import Confidence, ConfidenceBin
+from sensloc.sections import Section
+
+FORMAT = 3
+"""The version of the folder's layout."""
+
+
+class LocalizerError(SenslocError):
+    """A localizer cannot be loaded; the message says what is missing or differs."""
+
+
+class HeldOutAccuracy(Section):
+    """How right boxes and confidences were on one set of the run, the class predicted too.
+
+    Attributes:
+        images: how many there were.
+        corloc: percent of the images whose box was right.
+        confidence: the mean, in percent.
+        calibration_error: the confidence's expected calibration error, in percentage points.
+        reliability: the promised beside the kept.
+    """
+
+    images: int
+    corloc: float
+    confidence: float
+    calibration_error: float
+    reliability: tuple[ConfidenceBin, ...]
+
+
+class LocalizerFacts(Section):
+    """The content of ``localizer.json``.
+
+    Attributes:
+        format: version of the folder's layout.
+        version: of sensloc.
+        run: the run's name.
+        config_hash: of the run's config.
+        classifier: the network, as the run's config has it.
+        weights: hash of the network's weights, see ``sensloc.networks.prepare.weights_hash``.
+        wnids: the class of each of the network's outputs.
+        names: of these classes, for people.
+        sensitivity: how maps are made.
+        method: the name of the method in the run's table.
+        looks: how often an image is looked at: 2 with a second look.
+        iou: the IoU from which a box was right.
+        confidence: the chance that a box is right, from its evidence.
+        validation: accuracy on the set that the confidence was learned on.
+        test: accuracy on a set that nothing was learned on.
+    """
+
+    format: int
+    version: str
+    run: str
+    config_hash: str
+    classifier: AnyClassifier
+    weights: str
+    wnids: tuple[str, ...]
+    names: tuple[str, ...]
+    sensitivity: Sensitivity
+    method: str
+    looks: int
+    iou: float
+    confidence: Confidence
+    validation: HeldOutAccuracy
+    test: HeldOutAccuracy
+
+
+def read_facts(url: str) -> tuple[str, LocalizerFacts]:
+    """Return the folder of a localizer, and its facts.
+
+    Args:
+        url: folder of a finished run, or of a copy of its ``localizer``.
+
+    Raises:
+        LocalizerError: There is none, or one of another version.
+    """
+    url = url.rstrip("/")
+    for folder in (url, f"{url}/localizer"):
+        try:
+            with fsspec.open(f"{folder}/localizer.json", "rb") as file:
+                content: Any = json.load(file)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
+        try:
+            return folder, LocalizerFacts.model_validate(content)
+        except ValidationError as error:
+            raise LocalizerError(
+                f"{folder}/localizer.json: not of this version of sensloc: {error}"
+            ) from error
+    raise LocalizerError(
+        f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"
+    )
