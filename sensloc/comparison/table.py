@@ -7,13 +7,14 @@ import pyarrow as pa
 
 from sensloc.config import Evaluate
 from sensloc.methods import catalogue
-from sensloc.scoring import paired
+from sensloc.scoring import corloc, paired
 from sensloc.scoring.accuracy import ACCURACY, accuracy
 
 METHODS = pa.schema(
     [
         *ACCURACY,
         ("title", pa.string()),
+        ("headroom", pa.float64()),  # percent of the way from the tuned constant box to 100
         ("n_train", pa.int64()),  # boxed images that it learned from; null: none
         ("reference", pa.string()),  # what it is compared with, on the same images
         ("difference", pa.float64()),  # percentage points, method - reference
@@ -53,17 +54,20 @@ def methods_table(
         row["method"]: row | {"difference_low": row["low"], "difference_high": row["high"]}
         for row in paired.differences(judged, reference, *resampling).to_pylist()
     }
+    judged_rows = accuracy(judged, *resampling).to_pylist()
+    constant = {row["method"]: row["corloc"] for row in judged_rows}.get(catalogue.TUNED_BOX)
     rows = [
         row
         | difference.get(row["method"], {})
         | {
             "title": catalogue.title(row["method"]),
+            "headroom": corloc.headroom(row["corloc"], constant),
             "n_train": chosen[row["method"]].get("n_train"),
             "max_box_acc_v2": max_box_acc.get(row["method"]),
             "ms_per_image": None if _told_truth(row["method"]) else ms[row["method"]],
             "paper": catalogue.PAPER.get(row["method"]),
         }
-        for row in accuracy(judged, *resampling).to_pylist()
+        for row in judged_rows
     ]
     return pa.Table.from_pylist(rows, METHODS)
 

@@ -75,6 +75,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 SHARES: Columns = {
     "CorLoc %": interval("corloc", "ci_low", "ci_high"),
+    "headroom %": number("headroom", 0),
     "class mean %": interval("class_mean", "class_mean_low", "class_mean_high"),
 }
 """The columns that the run's table and the comparison's have in common."""
@@ -122,7 +123,8 @@ def protocol_sentence(config: Config) -> str:
     )
     return (
         f"Test split, IoU >= {config.evaluate.iou:g} with any ground-truth box, continuous "
-        f"coordinates; maps of {label}; 95 % bootstrap intervals over images."
+        f"coordinates; maps of {label}; 95 % bootstrap intervals over images. Headroom: how far of "
+        "the way from the tuned constant box, which looks at no image, to 100 %."
     )
 
 

@@ -87,3 +87,17 @@ def class_mean(
     draws = np.random.default_rng(seed).binomial(total, right / total, (resamplings, len(total)))
     low, high = np.percentile((draws / total).mean(1), [2.5, 97.5])
     return Interval(100 * float((right / total).mean()), 100 * float(low), 100 * float(high))
+
+
+def headroom(percent: float, constant: float | None) -> float | None:
+    """Return the share of the headroom above a constant box that a method takes, in percent.
+
+    It is (x - c) / (100 - c), the one figure that compares across data sets.
+
+    Args:
+        percent: x, the method's CorLoc.
+        constant: c, that of the tuned constant box on the same images; None where it is not known.
+    """
+    if constant is None or constant >= 100:
+        return None
+    return 100 * (percent - constant) / (100 - constant)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sensloc.boxes import Boxes, area, iou, largest
 from sensloc.config import Evaluate
 from sensloc.engine import cluster, units
-from sensloc.methods import Method
+from sensloc.methods import Method, catalogue
 from sensloc.report.text import corloc_markdown
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc, counts
@@ -172,6 +172,14 @@ def corloc_table(table: pa.Table, methods: Sequence[str], config: Evaluate) -> p
         for row in classes:
             within = corloc.share(row["n_correct"], row["n_images"], *draws)
             rows.append({**row, "scope": "class", "wnid": row["group"], **_interval(within)})
+    constant = {
+        (row["scope"], row.get("wnid")): row["corloc"]
+        for row in rows
+        if row["method"] == catalogue.TUNED_BOX
+    }
+    for row in rows:
+        same_images = constant.get((row["scope"], row.get("wnid")))
+        row["headroom"] = corloc.headroom(row["corloc"], same_images)
     return pa.Table.from_pylist(rows, tables.CORLOC)
 
 

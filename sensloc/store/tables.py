@@ -186,6 +186,7 @@ CORLOC = pa.schema(
         ("corloc", pa.float64()),  # percent
         ("ci_low", pa.float64()),  # percent, 2.5 % of the bootstrap over images
         ("ci_high", pa.float64()),  # percent, 97.5 %
+        ("headroom", pa.float64()),  # percent of the way from the tuned constant box to 100
     ]
 )
 """One row per method and class, and two summary rows per method."""
