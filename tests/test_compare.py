@@ -57,7 +57,9 @@ def test_every_method_has_one_row_per_test_image(compared: RunDir, small_run: Ru
     )
     ids = set(rows_of(small_run, "sensitivity", "test")["image_id"].to_pylist())
     methods = set(predictions["method"].to_pylist())
-    assert methods == set(catalogue.with_twins(SECTION.methods)) == set(corloc_of(compared))
+    assert (
+        methods == set(catalogue.with_twins(compared.config.compared)) == set(corloc_of(compared))
+    )
     for method in methods:
         mine = predictions.filter(pc.equal(predictions["method"], method))
         assert len(mine) == len(ids) == 50
@@ -115,7 +117,7 @@ def test_the_outputs_open_in_the_usual_tools(compared: RunDir) -> None:
         found = duckdb.sql(f"SELECT count(*) FROM '{compared.url}/compare/{name}.parquet'")
         assert found.fetchall()[0][0] > 0
     page = compared.read("compare/table.md").decode()
-    for name in SECTION.methods:
+    for name in compared.config.compared:
         assert f"| {catalogue.title(name)} |" in page
 
 
@@ -238,7 +240,7 @@ def test_learning_from_all_is_the_runs_own_map(compared: RunDir) -> None:
 def test_every_method_is_on_disk_whole(compared: RunDir) -> None:
     """A file holds all that its method needs: what it predicts is what the comparison says."""
     rows = rows_of(compared, MAPS, "test")
-    methods = load_methods(compared, catalogue.with_twins(SECTION.methods), METHODS)
+    methods = load_methods(compared, catalogue.with_twins(compared.config.compared), METHODS)
     for column, chosen in choices_of(compared, methods).items():
         index = [chosen[image_id] for image_id in rows["image_id"].to_pylist()]
         rows = rows.append_column(column, pa.array(index))

@@ -232,11 +232,11 @@ def test_a_comparison_has_an_identity_of_its_own(tmp_path: Path):
 
 
 def test_every_method_is_in_the_catalogue(tmp_path: Path):
-    methods = load(tmp_path, toml()).compare.methods
+    methods = load(tmp_path, toml()).compared
     assert methods == tuple(name for name in catalogue.NAMED if name != "foreground_second")
-    twice = load(tmp_path, toml(foreground="looks = 2")).compare.methods
+    twice = load(tmp_path, toml(foreground="looks = 2")).compared
     assert twice == tuple(catalogue.NAMED)
-    assert "foreground" not in load(tmp_path, toml(foreground="looks = 0")).compare.methods
+    assert "foreground" not in load(tmp_path, toml(foreground="looks = 0")).compared
     changed = toml(foreground="looks = 0", compare='methods = ["foreground"]')
     with pytest.raises(ConfigError, match=r"compare\.methods has foreground: .*looks is too small"):
         load(tmp_path, changed)

@@ -5,7 +5,6 @@ import json
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import SECTION
 
 from sensloc.store.run import RunDir
 
@@ -52,7 +51,7 @@ def test_every_method_gets_as_many_right(compared: RunDir) -> None:
     rows = pq.read_table(compared.path("compare/predictions"), columns=["method", "correct"])
     sums = rows.group_by("method").aggregate([("correct", "sum")])
     counts = dict(zip(sums["method"].to_pylist(), sums["correct_sum"].to_pylist(), strict=True))
-    assert COUNTS.keys() <= set(SECTION.methods) <= counts.keys()
+    assert COUNTS.keys() <= set(compared.config.compared) <= counts.keys()
     differ = {
         name: (counts[name], wanted)
         for name, (wanted, margin) in COUNTS.items()

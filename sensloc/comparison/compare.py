@@ -55,7 +55,7 @@ def compare(run: RunDir) -> str:
         taken = draw(run, train=wanted.train, validation=wanted.validation)
         propose(run, taken)
         make_maps(run, taken)
-        for method in catalogue.colocalizations(wanted.methods):
+        for method in catalogue.colocalizations(run.config.compared):
             colocalize(run, method)
         methods = fit_methods(run)
         chosen = {name: dict(fitted.facts) for name, fitted in methods.items()}
@@ -121,7 +121,7 @@ def _predictions(run: RunDir) -> pa.Table:
 def _max_box_acc(run: RunDir) -> dict[str, float]:
     """MaxBoxAccV2 of the heat maps that are thresholded, over the test images."""
     values: dict[str, float] = {}
-    for name, column in catalogue.thresholds(run.config.compare.methods).items():
+    for name, column in catalogue.thresholds(run.config.compared).items():
         parts = cluster.in_tasks(_max_box_acc_of, run.files(MAPS), run, column, cpus=1)
         values[name] = reduce(MaxBoxAcc.merge, (part for _, part in parts)).value
     return values

@@ -35,7 +35,7 @@ def fit_methods(run: RunDir) -> dict[str, Fitted]:
         By name, in the config's order; a linear map's calibrated twin follows it.
     """
     methods: dict[str, Fitted] = {}
-    for name in run.config.compare.methods:
+    for name in run.config.compared:
         for full_name, fitted in save_methods(run, _fitted(run, name), METHODS).items():
             methods[full_name] = fitted
             log.info("compare: %s %s", full_name, fitted.facts)

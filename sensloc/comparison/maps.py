@@ -36,7 +36,7 @@ BOX_FEATURES = "box_features"
 def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
     require_same_weights(run)
-    wanted = "map_permuted" in catalogue.columns(run.config.compare.methods)
+    wanted = "map_permuted" in catalogue.columns(run.config.compared)
     partners = partners_of(run, taken) if wanted else {}
     names = units.names(run, "sensitivity")
     write_units(chain(run), {unit: (unit, partners.get(unit)) for unit in names})
@@ -44,7 +44,7 @@ def make_maps(run: RunDir, taken: Draw) -> None:
 
 def chain(run: RunDir) -> Chain:
     """Return how a unit of ``compare/proposals`` gets the columns that the methods read."""
-    columns = frozenset(catalogue.columns(run.config.compare.methods)) - set(carried(run))
+    columns = frozenset(catalogue.columns(run.config.compared)) - set(carried(run))
     return Chain(
         run,
         MAPS,

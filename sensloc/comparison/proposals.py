@@ -58,7 +58,7 @@ def propose(run: RunDir, taken: Draw) -> None:
 
     Where no method asks for proposals, the rows go through without.
     """
-    if catalogue.wants_proposals(run.config.compare.methods):
+    if catalogue.wants_proposals(run.config.compared):
         learn_objectness(run)
     names = units.names(run, "sensitivity")
     write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
@@ -66,7 +66,7 @@ def propose(run: RunDir, taken: Draw) -> None:
 
 def chain(run: RunDir, taken: Draw) -> Chain:
     """Return how the rows of a unit that take part get their proposals."""
-    wanted = catalogue.wants_proposals(run.config.compare.methods)
+    wanted = catalogue.wants_proposals(run.config.compared)
     return Chain(
         run,
         PROPOSALS,
@@ -80,7 +80,7 @@ def chain(run: RunDir, taken: Draw) -> Chain:
 def _rows(run: RunDir, unit: str, taken: Draw) -> pa.Table:
     """Return the rows that take part; an image is needed where proposals are wanted."""
     rows = taken(load_unit(run, "sensitivity", unit, carried(run))).combine_chunks()
-    wanted = catalogue.wants_proposals(run.config.compare.methods)
+    wanted = catalogue.wants_proposals(run.config.compared)
     return rows.append_column(DECODE, pa.array([wanted] * len(rows), pa.bool_()))
 
 
@@ -100,7 +100,7 @@ def learn_objectness(run: RunDir) -> None:
         thetas = objectness.choose_thetas(objectness.merged(over(_theta_counts)))
         likelihoods = objectness.merged(over(partial(_cue_counts, thetas=thetas)))
         run.write("compare/objectness.json", objectness.Objectness(thetas, likelihoods).dumps())
-    wanted = "box_words" in catalogue.colocalizations(config.methods).values()
+    wanted = "box_words" in catalogue.colocalizations(run.config.compared).values()
     if wanted and not run.exists("compare/words.npy"):
         share = -(-DESCRIPTORS_PER_WORD * config.words // len(rows))
         sample = np.concatenate(list(over(partial(_descriptors, count=share))))

@@ -50,9 +50,9 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
     compare = run.config.compare
     rows = _fitting_rows(run, compare.speed_images)
     parts = _network_parts(run, rows)
-    if catalogue.wants_proposals(compare.methods):
+    if catalogue.wants_proposals(run.config.compared):
         parts |= _proposal_parts(run, rows)
-    for name in catalogue.colocalizations(compare.methods):  # which one is no matter
+    for name in catalogue.colocalizations(run.config.compared):  # which one is no matter
         rows = rows.append_column(name, pa.array([0] * len(rows), pa.int32()))
     last = {name: (lambda method=method: method.predict(rows)) for name, method in methods.items()}
     calls = parts | {f"predict {name}": call for name, call in last.items()}
@@ -65,7 +65,7 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
 
 def _network_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]:
     """Return how images are decoded, and how each column of maps is made."""
-    columns = catalogue.columns(run.config.compare.methods)
+    columns = catalogue.columns(run.config.compared)
     device = "cuda" if run.config.resources.gpus_per_actor else "cpu"
     mapper = Mapper(device, run, frozenset(columns | {"map"}))
     size, batch = run.config.classifier.input_size, run.config.sensitivity.batch_size
@@ -92,7 +92,7 @@ def _proposal_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]
             for seed, image in enumerate(small)
         ],
     }
-    if "box_words" in catalogue.colocalizations(compare.methods).values():
+    if "box_words" in catalogue.colocalizations(run.config.compared).values():
         sift = BySift("cpu", run)
         parts["box_words"] = lambda: sift(
             rows, np.stack(_pixels(run, rows, compare.objectness_size))
@@ -106,7 +106,7 @@ def _fitting_rows(run: RunDir, count: int) -> pa.Table:
     for file in run.files(MAPS):
         rows = load(run, [file], None, "test")
         needed = set(rows.column_names) - {"class_name", "error", "class_index"}
-        if not catalogue.wants_proposals(run.config.compare.methods):
+        if not catalogue.wants_proposals(run.config.compared):
             needed -= {"proposals", "objectness", "found"}
         tables.append(complete(rows, sorted(needed)))
         if sum(map(len, tables)) >= count:

@@ -52,22 +52,26 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _foreground_is_there(self) -> Self:
-        made = {heatmaps.column(name) for name in self.maps}
-        lacking = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)} - made
-
-        def has_all(name: str) -> bool:
-            return lacking.isdisjoint(catalogue.entry(name).columns)
-
-        predicts, named = self.localizer.method, self.compare.methods
-        if predicts != "best" and not has_all(predicts):
-            raise ValueError(f"localizer.method is {predicts}: foreground.looks is too small")
-        left = tuple(filter(has_all, named))
-        if "methods" in self.compare.model_fields_set and left != named:
-            missing = ", ".join(name for name in named if name not in left)
-            raise ValueError(f"compare.methods has {missing}: foreground.looks is too small")
-        section = self.compare.model_copy(update={"methods": left})
-        object.__setattr__(self, "compare", section)
+        named = {
+            "localizer.method": (self.localizer.method,),
+            "compare.methods": self.compare.methods,
+        }
+        for key, methods in named.items():
+            lacking = [name for name in methods or () if name != "best" and not self._makes(name)]
+            if lacking:
+                raise ValueError(f"{key} has {', '.join(lacking)}: foreground.looks is too small")
         return self
+
+    def _makes(self, method: str) -> bool:
+        """Tell whether the run makes the foregrounds that a method reads."""
+        learned = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)}
+        made = {heatmaps.column(name) for name in self.maps}
+        return learned.intersection(catalogue.entry(method).columns) <= made
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The methods of the comparison: those that are named, or all whose maps the run makes."""
+        return self.compare.methods or tuple(filter(self._makes, catalogue.NAMED))
 
     @property
     def maps(self) -> tuple[str, ...]:

@@ -140,7 +140,8 @@ class Compare(Section):
     is.
     """
 
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = tuple(catalogue.NAMED)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] | None = None
+    """None: all that have a name of their own in the catalogue and whose maps the run makes."""
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000

@@ -100,8 +100,8 @@ class Chain:
         batch_size: Rows that the worker gets at a time, at most.
         worker: Makes the worker, given the name of a torch device.
         keep: Whether the images' files travel with the rows too, as the column ``FILE``: for a
-            worker that looks again at a part, at its full resolution. A file is a fifth of what its
-            pixels are, and is fetched and checked once.
+            worker that looks again at a part, at its full resolution. A file is smaller than its
+            pixels, and is fetched and checked once.
     """
 
     run: RunDir
