@@ -68,9 +68,16 @@ class Cells:
 
     def __call__(self, passed: Pass) -> Tensor:
         """Return the values: [n, P, d] in [-LIMIT, LIMIT]."""
-        blocks = [_block(reading.read(passed), self.grid) for reading in self.readings]
-        values = torch.cat(blocks, 1).clamp(-LIMIT, LIMIT)
+        values = torch.cat(self._blocks(passed), 1).clamp(-LIMIT, LIMIT)
         return values.flatten(2).transpose(1, 2)
+
+    def widths(self, passed: Pass) -> dict[str, int]:
+        """Return how many values each block has."""
+        widths = (block.shape[1] for block in self._blocks(passed))
+        return dict(zip(self.blocks, widths, strict=True))
+
+    def _blocks(self, passed: Pass) -> list[Tensor]:
+        return [_block(reading.read(passed), self.grid) for reading in self.readings]
 
 
 def _reading(name: str, options: Options) -> Reading:

@@ -240,6 +240,19 @@ class Readout:
     weights: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
 
+    def strengths(self, deviations: Array, widths: Sequence[int]) -> dict[str, float]:
+        """Return how much each block moves the shared foreground: sqrt(sum (s_j w_j)^2).
+
+        Args:
+            deviations: [d] Of each value, s.
+            widths: The values of each block.
+        """
+        ends = np.cumsum(widths)[:-1]
+        parts = np.split(deviations * self.weights[0].astype(np.float64), ends)
+        return {
+            name: float(np.linalg.norm(part)) for name, part in zip(self.blocks, parts, strict=True)
+        }
+
     def row(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the row of ``weights`` of each label: [n]; 0 for a class that has none."""
         at = np.searchsorted(self.classes, labels)

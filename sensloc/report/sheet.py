@@ -1,7 +1,7 @@
 """The contact sheet: real examples with their maps and boxes, after the paper's Figure 1."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class SheetImage:
         title: the class's name.
         pixels: uint8 [S, S, 3], squashed.
         aspect: original width over height.
-        map: [G, G].
+        maps: [G, G] each, by what they are.
         truth: [m, 4] unit xyxy.
         predicted: [4] unit xyxy.
         iou: of the predicted box, the best over the true ones.
@@ -37,7 +37,7 @@ class SheetImage:
     title: str
     pixels: npt.NDArray[np.uint8]
     aspect: float
-    map: npt.NDArray[Any]
+    maps: Mapping[str, npt.NDArray[Any]]
     truth: Boxes
     predicted: Boxes
     iou: float
@@ -66,16 +66,17 @@ def choose(rows: pa.Table, seed: int, n: int = 10) -> list[str]:
 
 
 def contact_sheet(images: Sequence[SheetImage]) -> bytes:
-    """Return a PNG of two examples a row, each an image with its boxes beside its map."""
-    lines = max(1, -(-len(images) // 2))
-    figure = Figure(figsize=(11, 2.9 * lines + 0.5), layout="constrained")
-    panels = figure.subplots(lines, 4, squeeze=False).reshape(-1, 2)
+    """Return a PNG of two examples a row, each an image with its boxes beside its maps."""
+    lines, across = max(1, -(-len(images) // 2)), 1 + max(len(image.maps) for image in images)
+    figure = Figure(figsize=(5.5 * across, 2.9 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, 2 * across, squeeze=False).reshape(-1, across)
     for panel in panels.flat:
         panel.set_axis_off()
-    for image, (left, right) in zip(images, panels, strict=False):
-        _draw(left, image)
-        right.imshow(image.map, cmap="magma", extent=(0, 1, 1, 0), aspect=1 / image.aspect)
-        right.set_title("sensitivity map", fontsize=9)
+    for image, (first, *others) in zip(images, panels, strict=False):
+        _draw(first, image)
+        for (title, heat), panel in zip(image.maps.items(), others, strict=True):
+            panel.imshow(heat, cmap="magma", extent=(0, 1, 1, 0), aspect=1 / image.aspect)
+            panel.set_title(title, fontsize=9)
     handles = [
         Line2D([], [], color=TRUTH, lw=2, label="ground truth"),
         Line2D([], [], color=PREDICTED, lw=2, ls="--", label="prediction"),

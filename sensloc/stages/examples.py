@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from sensloc import heatmaps
 from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
 from sensloc.store.images import images_of
@@ -15,9 +16,12 @@ from sensloc.store.run import RunDir
 
 COLUMNS = (
     *("image_id", "uri", "content", "wnid", "class_name", "class_index", "predicted_index"),
-    *("width", "height", "boxes", "map", "map_height", "map_width"),
+    *("width", "height", "boxes"),
 )
-"""What is taken of the sensitivity table."""
+"""What is taken of the sensitivity table beside heat maps."""
+
+SHOWN = (heatmaps.MAIN, heatmaps.FOREGROUND)
+"""The heat maps that are taken, where the run has them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Example:
     """An image of the sensitivity table.
 
     Attributes:
-        row: ``COLUMNS`` of that table.
+        row: ``COLUMNS`` of that table, and the heat maps ``SHOWN``.
         pixels: uint8 [S, S, 3], squashed; or why there are none.
         predictions: a row of the predictions for each method, by its name.
     """
@@ -48,9 +52,11 @@ def examples(
         size: S, in pixels.
     """
     named = pc.field("image_id").isin(list(image_ids))
+    maps = [heatmaps.column(name) for name in SHOWN if name in run.config.maps]
+    wanted = [*COLUMNS, *(f"{at}{end}" for at in maps for end in ("", "_height", "_width"))]
     row_of = {
         row["image_id"]: row
-        for part in parts(run, run.files("sensitivity"), COLUMNS, named)
+        for part in parts(run, run.files("sensitivity"), wanted, named)
         for row in part.to_pylist()
     }
     predictions: dict[str, dict[str, Any]] = {image_id: {} for image_id in image_ids}

@@ -6,7 +6,7 @@ files, and no process ever holds more than a bundle of classes.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ def foreground(run: RunDir) -> None:
     )
 
 
-def chain(run: RunDir, blocks: Sequence[str]) -> Chain:
+def chain(run: RunDir, blocks: Iterable[str]) -> Chain:
     """Return how some rows of the manifest become sums."""
     return Chain(
         run,
@@ -94,16 +94,22 @@ def _rows(run: RunDir, places: Places) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _prepare_once(run: RunDir) -> tuple[str, Machine, tuple[str, ...]]:
-    """Return a hash of the run's network, the machine, and the blocks that are read."""
+def _prepare_once(run: RunDir) -> tuple[str, Machine, dict[str, int]]:
+    """Return a hash of the run's network, the machine, and the values of each block that is read.
+
+    One pass of noise says how many they are, and whether the network can be read so at all.
+    """
     network, config = load_network_of(run), run.config
     digest = weights_hash(network)
     blocks = config.foreground.blocks
     if blocks is None:
         blocks = blocks_at(*strides(network.eval(), probe_of(config.classifier)))
     cells = Cells.of(blocks, config.sensitivity.grid, Options())
-    map_maker(run, (), "cpu", cells.taps)
-    return digest, Machine.here(config.resources.gpus_per_actor), cells.blocks
+    make = map_maker(run, (), "cpu", cells.taps, backward=cells.backward)
+    size = config.classifier.input_size
+    noise = np.random.default_rng(0).integers(0, 255, (1, size, size, 3), np.uint8)
+    widths = cells.widths(make(noise, np.zeros(1, np.int64)).passed)
+    return digest, Machine.here(config.resources.gpus_per_actor), widths
 
 
 # --------------------------------------------------------------------------- the draw

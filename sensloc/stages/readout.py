@@ -76,8 +76,13 @@ class Shared:
 # --------------------------------------------------------------------------- the stage's end
 
 
-def learn(run: RunDir, blocks: Sequence[str], bundles: Sequence[Bundle]) -> dict[str, Any]:
+def learn(run: RunDir, blocks: Mapping[str, int], bundles: Sequence[Bundle]) -> dict[str, Any]:
     """Solve for the read-outs, choose, and write ``READOUT``; return the facts of it.
+
+    Args:
+        run: The run.
+        blocks: What is read, and how many values each block has.
+        bundles: The units of ``SUMS``.
 
     Raises:
         RunError: There is no train or no validation image without an error.
@@ -91,18 +96,18 @@ def learn(run: RunDir, blocks: Sequence[str], bundles: Sequence[Bundle]) -> dict
     if len(halves) < len(HALVES):
         raise RunError(f"{run.at(SUMS)}: too few train images without an error")
     whole = reduce(CellSums.merge, by_fold)
-    shared = Shared.of(whole, blocks, config.penalties)
-    held_out = [Shared.of(rest, blocks, config.penalties) for rest in _without_each(by_fold)]
+    shared = Shared.of(whole, tuple(blocks), config.penalties)
+    held_out = [Shared.of(rest, tuple(blocks), config.penalties) for rest in _without_each(by_fold)]
     errors = _over(run, bundles, _errors, folds, shared, held_out, config.shrinkages)
     path = reduce(Errors.merge, errors)
     if path.n == 0:
         raise RunError(f"{run.at(SUMS)}: no validation image without an error")
     penalty, shrinkage = path.choose(config)
-    chosen = [Shared.of(sums, blocks, [penalty]) for sums in [whole, *halves[::-1]]]
+    chosen = [Shared.of(sums, tuple(blocks), [penalty]) for sums in [whole, *halves[::-1]]]
     own: dict[int, Array] = {}
     for some in _over(run, bundles, _own_weights, chosen, shrinkage):
         own |= some
-    readouts = _readouts(blocks, run.config.sensitivity.grid, chosen, own)
+    readouts = _readouts(tuple(blocks), run.config.sensitivity.grid, chosen, own)
     facts = {
         "n_train": whole.n,
         "n_validation": path.n,
@@ -110,6 +115,7 @@ def learn(run: RunDir, blocks: Sequence[str], bundles: Sequence[Bundle]) -> dict
         "values": len(whole.xy),
         "penalty": penalty,
         "shrinkage": shrinkage,
+        "strengths": readouts[0].strengths(chosen[0].deviations, list(blocks.values())),
         "path": path.facts(config),
     }
     stamp = {"run": run.config.name, "config_hash": run.config.fingerprint}

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
+from sensloc import heatmaps
 from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
 from sensloc.report.text import Row
@@ -39,7 +40,6 @@ def card(
         predictions: by the method's title: box (unit xyxy, or None), iou and correct.
     """
     missing = isinstance(pixels, ImageError)
-    shape = row["map_height"], row["map_width"]
     return {
         "id": row["image_id"],
         "name": first_synonym(row["class_name"]) or row["wnid"],
@@ -49,7 +49,11 @@ def card(
         "size": [row["width"], row["height"]],
         "image": None if missing else _url("jpeg", _jpeg(pixels)),
         "problem": str(pixels) if missing else None,
-        "map": _url("png", overlay(np.array(row["map"], np.float64).reshape(shape))),
+        "maps": {
+            heatmaps.title(name): _url("png", overlay(heat_map(row, heatmaps.column(name))))
+            for name in (heatmaps.MAIN, heatmaps.FOREGROUND)
+            if heatmaps.column(name) in row
+        },
         "truth": [_rounded(box) for box in row["boxes"]],
         "predictions": {
             title: {
@@ -61,6 +65,12 @@ def card(
             if prediction["box"] is not None
         },
     }
+
+
+def heat_map(row: Row, column: str) -> npt.NDArray[np.float64]:
+    """Return a heat map of a row of the sensitivity table: [height, width]."""
+    shape = row[f"{column}_height"], row[f"{column}_width"]
+    return np.array(row[column], np.float64).reshape(shape)
 
 
 def overlay(values: npt.NDArray[np.float64]) -> bytes:

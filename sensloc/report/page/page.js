@@ -113,7 +113,8 @@ function frame(card, method, height) {
     return element;
   }
   element.append(make("img", { src: card.image, alt: card.name }));
-  if ($("g-map").checked) element.append(make("img", { src: card.map, alt: "" }));
+  const map = card.maps[$("g-map").value];
+  if (map) element.append(make("img", { src: map, alt: "" }));
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 1 1");
   svg.setAttribute("preserveAspectRatio", "none");

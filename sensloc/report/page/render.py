@@ -51,6 +51,7 @@ def render(findings: RunFindings, now: datetime) -> str:
         methods=[catalogue.title(name) for name in findings.charted],
         reference=catalogue.title(catalogue.MAIN),
         cards=findings.cards,
+        maps=list(findings.cards[0]["maps"]) if findings.cards else [],
         first_errors=findings.audit["first_errors"],
         made=f"sensloc {sensloc.__version__} · {now:%Y-%m-%d %H:%M %Z}".strip(),
         css=Markup(css),

@@ -87,6 +87,7 @@ def tables(findings: RunFindings) -> dict[str, Table]:
     """Return the tables of the page, by their places in page.html; some need a comparison."""
     return {
         **(_compared(findings) if findings.compared["table"] else {"systems": _systems(findings)}),
+        **_foreground(findings),
         "left_out": _left_out(findings),
         "provenance": _provenance(findings),
         "times": _times(findings),
@@ -120,6 +121,20 @@ def _compared(findings: RunFindings) -> dict[str, Table]:
         lines = table_lines(comparison.UNSEEN_COLUMNS, unseen)
         compared["unseen"] = Table("CorLoc on seen and unseen classes", lines)
     return compared
+
+
+def _foreground(findings: RunFindings) -> dict[str, Table]:
+    """Return how much each block of what the foreground reads moves it, if the run has one."""
+    strengths = findings.stages["foreground"].get("strengths")
+    if not strengths:
+        return {}
+    lines = [(name, f"{value:.3f}") for name, value in strengths.items()]
+    note = (
+        "Standard deviations of the share of a cell that is foreground, which each block of values "
+        "alone accounts for in the read-out that all classes share (inner: the paper's equation 1 "
+        "at an inner layer)."
+    )
+    return {"foreground": Table("What the foreground reads", [("values", "weight"), *lines], note)}
 
 
 def _left_out(findings: RunFindings) -> Table:

@@ -3,14 +3,17 @@
 import numpy as np
 import pyarrow.compute as pc
 
+from sensloc import heatmaps
 from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
+from sensloc.report.page.gallery import heat_map
 from sensloc.report.sheet import SheetImage, choose, contact_sheet
-from sensloc.stages.examples import Example, examples
+from sensloc.stages.examples import SHOWN, Example, examples
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
 
-METHOD = catalogue.CALIBRATED_MAIN
+METHODS = (catalogue.FOREGROUND, catalogue.CALIBRATED_MAIN)
+"""The first of these that the run has is drawn."""
 
 
 def figure(run: RunDir) -> None:
@@ -20,20 +23,21 @@ def figure(run: RunDir) -> None:
         RunError: one of their images is not what it was.
     """
     run.require("evaluate")
+    method = next(name for name in METHODS if name in catalogue.of_run(run.config.maps))
     with run.stage("figure", "examples.png"):
         judged = load(
             run,
             run.files("predictions"),
             ["image_id", "wnid", "correct"],
-            where=pc.field("method") == METHOD,
+            where=pc.field("method") == method,
         )
         drawn = choose(judged, run.config.evaluate.seed)
         size = max(run.config.classifier.input_size, 224)
-        images = examples(run, drawn, "predictions", [METHOD], size)
-        run.write("examples.png", contact_sheet([_sheet_image(image) for image in images]))
+        images = examples(run, drawn, "predictions", [method], size)
+        run.write("examples.png", contact_sheet([_sheet_image(image, method) for image in images]))
 
 
-def _sheet_image(example: Example) -> SheetImage:
+def _sheet_image(example: Example, method: str) -> SheetImage:
     """Return what the sheet shows of an image.
 
     Raises:
@@ -41,12 +45,16 @@ def _sheet_image(example: Example) -> SheetImage:
     """
     if isinstance(example.pixels, ImageError):
         raise RunError(str(example.pixels))
-    row, prediction = example.row, example.predictions[METHOD]
+    row, prediction = example.row, example.predictions[method]
     return SheetImage(
         title=row["class_name"] or row["wnid"],
         pixels=example.pixels,
         aspect=row["width"] / row["height"],
-        map=np.array(row["map"], np.float32).reshape(row["map_height"], row["map_width"]),
+        maps={
+            heatmaps.title(name): heat_map(row, heatmaps.column(name))
+            for name in SHOWN
+            if heatmaps.column(name) in row
+        },
         truth=np.array(row["boxes"]),
         predicted=np.array(prediction["box"]),
         iou=prediction["iou"],
