@@ -107,7 +107,7 @@ def stored(config: Config, tmp_path: Path) -> RunDir:
     photograph(tmp_path / "changed.png", 11, 11)
     for stage, schema in (
         ("manifest", tables.MANIFEST),
-        ("sensitivity", tables.sensitivity({"map": 64})),
+        ("sensitivity", tables.sensitivity({"map": 64, "map_foreground": 64})),
     ):
         units.write(run, stage, "000000", pa.Table.from_pylist(rows, schema))
     return run

@@ -44,6 +44,8 @@ test = 0.25
 source = "torchvision"
 name = "resnet18"
 input_size = 32
+[foreground]
+looks = 0
 [sensitivity]
 grid = 4
 batch_size = 8

@@ -37,7 +37,7 @@ def test_a_submitted_job_succeeds(submitted: chaos.Arena) -> None:
     assert stages["sensitivity"]["errors"] == 0
     with Image.open(output / "examples.png") as sheet:
         assert min(sheet.size) > 800
-    assert (output / "table.md").read_text().count("\n| ") == 6
+    assert (output / "table.md").read_text().count("\n| ") == 7
 
 
 @pytest.mark.long

@@ -42,6 +42,7 @@ def predicted(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Ru
     run = RunDir.open(config.model_copy(update={
         "dataset": config.dataset.model_copy(update={"n_images": 120}),
         "sensitivity": config.sensitivity.model_copy(update=changes),
+        "foreground": config.foreground.model_copy(update={"looks": 0}),
         "compare": SECTION,
     }))  # fmt: skip
     manifest(run)

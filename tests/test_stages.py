@@ -384,7 +384,7 @@ right = duckdb.sql(
 ).fetchall()
 assert maps == (len(table), 64, True), maps
 assert len(table["map"].iloc[0]) == 64 and len(table.boxes.iloc[0][0]) == 4
-assert len(right) == 4
+assert len(right) == 5
 assert duckdb.sql(f"select * from '{run}/manifest/*.parquet'").fetchall()
 assert duckdb.sql(f"select * from '{run}/corloc/*.parquet'").fetchall()
 assert not any(name.split(".")[0] in ("ray", "sensloc") for name in sys.modules)
@@ -431,6 +431,8 @@ source = "torchvision"
 name = "resnet18"
 classes = "imagenet1k"
 input_size = 32
+[foreground]
+looks = 0
 [sensitivity]
 grid = 4
 batch_size = 8

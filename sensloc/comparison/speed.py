@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from sensloc import heatmaps
 from sensloc.baselines import objectness
 from sensloc.comparison.colocalize import BySift
 from sensloc.comparison.maps import MAPS, Mapper
@@ -16,6 +17,7 @@ from sensloc.engine import cluster
 from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
 from sensloc.methods import Fitted, Method, catalogue
+from sensloc.prediction.looks import Looker
 from sensloc.rows import complete
 from sensloc.store.files import load
 from sensloc.store.images import images_of
@@ -67,7 +69,9 @@ def _network_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]:
     """Return how images are decoded, and how each column of maps is made."""
     columns = catalogue.columns(run.config.compared)
     device = "cuda" if run.config.resources.gpus_per_actor else "cpu"
-    mapper = Mapper(device, run, frozenset(columns | {"map"}))
+    first, second = heatmaps.column(heatmaps.FOREGROUND), heatmaps.column(heatmaps.SECOND)
+    twice = {first} if second in columns else set()
+    mapper = Mapper(device, run, frozenset((columns | twice | {"map"}) - {second}))
     size, batch = run.config.classifier.input_size, run.config.sensitivity.batch_size
     pixels = np.stack(_pixels(run, rows, size))
 
@@ -76,8 +80,28 @@ def _network_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]:
         starts = range(0, len(rows), batch)
         return lambda: [alone.read(rows.slice(i, batch), pixels[i : i + batch]) for i in starts]
 
-    made = columns - {"map_random", "map_permuted", "map_mask"}
-    return {"decode": lambda: _pixels(run, rows, size)} | {name: making(name) for name in made}
+    made = columns - {"map_random", "map_permuted", "map_mask", second}
+    parts: dict[str, Callable[[], Any]] = {"decode": lambda: _pixels(run, rows, size)}
+    if twice:
+        parts[second] = _two_looks(run, rows, pixels, mapper)
+    return parts | {name: making(name) for name in made}
+
+
+def _two_looks(
+    run: RunDir, rows: pa.Table, pixels: Pixels, mapper: Mapper
+) -> Callable[[], list[Any]]:
+    """Return how the map of a second look is made, the first look and the crop among it."""
+    batch, column = run.config.sensitivity.batch_size, heatmaps.column(heatmaps.FOREGROUND)
+    look = Looker(mapper.only(column).make, twice=True)
+    labels = np.asarray(rows["predicted_index"])
+    files = [
+        image.data
+        for image in images_of(rows, pixels.shape[1], run.config, keep=True)
+        if not isinstance(image, ImageError)
+    ]
+    starts = range(0, len(rows), batch)
+    parts = [slice(start, start + batch) for start in starts]
+    return lambda: [look(pixels[part], labels[part], files[part]) for part in parts]
 
 
 def _proposal_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]:

@@ -44,10 +44,16 @@ where it is known, and whatever else the worker reads. It can be pickled."""
 
 
 class Worker:
-    """Makes a table from rows and their images; an actor holds one."""
+    """Makes a table from rows and their images; an actor holds one.
+
+    Attributes:
+        by_row: Whether it makes one row of each, which the unit's file has in the order of rows.
+    """
+
+    by_row = True
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
-        """Return a row for each row of a batch.
+        """Return a row for each row of a batch, or, not ``by_row``, any rows.
 
         Args:
             rows: n rows of a unit, those with an error among them.
@@ -85,7 +91,9 @@ class Images:
             pixels[: len(images)] = images
             tables.append(worker(self.rows.take(pa.array(index)), pixels))
         made = pa.concat_tables(tables)
-        return worker.whole(made.take(pa.array(np.argsort(order))) if len(without) else made)
+        if len(without) and worker.by_row:
+            made = made.take(pa.array(np.argsort(order)))
+        return worker.whole(made)
 
 
 @dataclass(frozen=True)

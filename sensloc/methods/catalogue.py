@@ -113,13 +113,7 @@ class SoftIoU(OfOneMap):
     """The box of highest soft IoU with a heat map of shares."""
 
     part: bool = False
-    """Whether the map shows a part of the image: then the first look's was made before it."""
-
-    @property
-    def work(self) -> frozenset[str]:
-        """The parts of the timing that make the map."""
-        first = {heatmaps.column(heatmaps.FOREGROUND)} if self.part else set()
-        return super().work | first
+    """Whether the map shows a part of the image, of a second look."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ NAMED: Mapping[str, Entry] = {
     "constant_class": ClassMean(title="mean box of the class", told="class"),
     "objectness": Proposal("first", title="top objectness box", paper=37.42, drawn=True),
     "colocalization_cnn": Colocalization(
-        "box_features", title="co-localization, network features", told="class", drawn=True
+        "box_features", title="co-localization, network features", told="class"
     ),
     "colocalization_sift": Colocalization(
         "box_words", title="co-localization, dense SIFT", told="class", paper=53.20
@@ -191,9 +185,7 @@ NAMED: Mapping[str, Entry] = {
     "smoothgrad": Linear(("map_smoothgrad",), title="SmoothGrad, linear map"),
     "integrated_gradients": Linear(("map_integrated",), title="Integrated Gradients, linear map"),
     "cam_linear": Linear(("map_cam",), title="CAM, linear map"),
-    "sensitivity_cam": Linear(
-        ("map", "map_cam"), title="sensitivity map and CAM, linear map", drawn=True
-    ),
+    "sensitivity_cam": Linear(("map", "map_cam"), title="sensitivity map and CAM, linear map"),
     "random_network": Linear(("map_random",), title="control: random network's map", control=True),
     "permuted_map": Linear(("map_permuted",), title="control: another image's map", control=True),
     "pooled_image": Linear(("image",), title="control: the pooled image", control=True),

@@ -186,6 +186,8 @@ def _by_unit(rows: Sequence[tuple[str, int]]) -> Places:
 class Learner(Worker):
     """The run's network: rows and their images in, sums of what it says of their cells out."""
 
+    by_row = False
+
     def __init__(self, device: str, run: RunDir, blocks: Sequence[str]) -> None:
         self.grid, self.seed = run.config.sensitivity.grid, run.config.foreground.seed
         self.cells = Cells.of(blocks, self.grid, Options())

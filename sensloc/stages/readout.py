@@ -25,6 +25,8 @@ from sensloc.store.run import RunDir, RunError
 
 READOUT = "foreground/readout.npz"
 
+ROUNDING = 2.0**-24
+
 FOLDS = 5
 """Parts of the classes, each of which is held out once."""
 
@@ -169,7 +171,9 @@ def _train(sums: Mapping[Key, CellSums], label: int) -> list[CellSums]:
 
 @dataclass(frozen=True)
 class Errors:
-    """Squared errors along the paths: a commutative monoid.
+    """Squared errors along the paths: a commutative monoid, to the bit.
+
+    Each class's are rounded to multiples of ``ROUNDING``, so that no choice depends on an order.
 
     Attributes:
         n: Validation images.
@@ -233,13 +237,18 @@ def _errors(
         if validation is not None:
             moments = validation.about(shared.means)
             own = shared.own(train, shrinkages) if label >= 0 else shared.weights[:, None]
-            error = np.broadcast_to(moments.squared_error(own), paths) / len(shared.means.y)
+            error = np.broadcast_to(_per_image(moments.squared_error(own), shared), paths)
             total = total.merge(Errors(validation.n, error, 0, np.zeros(paths[0])))
         if held_out and train.n:
             other = held_out[folds[label]]
-            error = train.about(other.means).squared_error(other.weights) / len(other.means.y)
+            error = _per_image(train.about(other.means).squared_error(other.weights), other)
             total = total.merge(Errors(0, np.zeros(paths), train.n, error))
     return total
+
+
+def _per_image(total: Array, shared: Shared) -> Array:
+    """Return sums over cells as means over the cells of an image, summed over images; rounded."""
+    return np.rint(total / len(shared.means.y) / ROUNDING) * ROUNDING
 
 
 def _own_weights(

@@ -36,7 +36,7 @@ def sensitivity(run: RunDir) -> None:
         RunError: The table does not hold every row of the manifest exactly once, or the weights
             or the device are not those of the attempt that was cut off.
     """
-    run.require("manifest", "foreground")
+    run.require("manifest", *(["foreground"] if run.config.foreground.looks else []))
     digest, machine = network_and_machine(run)
     of = {"weights": digest, "device": machine.device}
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
