@@ -14,7 +14,7 @@ from sensloc.baselines import dense_sift, objectness
 from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
 from sensloc.engine.chain import DECODE, Chain, Worker, write_units
-from sensloc.heatmaps import column
+from sensloc.heatmaps import SECOND, column, region
 from sensloc.images.decode import Decoded, Pixels
 from sensloc.methods import catalogue
 from sensloc.store import tables
@@ -50,7 +50,9 @@ IMAGES_PER_TASK = 20
 
 def carried(run: RunDir) -> list[str]:
     """Return the columns of the sensitivity table that the comparison's rows begin with."""
-    return [*CARRIED, *map(column, run.config.maps)]
+    maps = [column(name) for name in run.config.maps]
+    regions = [region(column(name)) for name in run.config.maps if name == SECOND]
+    return [*CARRIED, *maps, *regions]
 
 
 def propose(run: RunDir, taken: Draw) -> None:
