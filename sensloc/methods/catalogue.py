@@ -27,7 +27,9 @@ FOREGROUND, SECOND_LOOK = "foreground", "foreground_second"
 CALIBRATED_MAIN = MAIN + CALIBRATED
 """The paper's method, its boxes resized."""
 
-PREDICTING = (MAIN, CALIBRATED_MAIN, FOREGROUND, SECOND_LOOK)
+FOREGROUNDS = (FOREGROUND, SECOND_LOOK)
+
+PREDICTING = (MAIN, CALIBRATED_MAIN, *FOREGROUNDS)
 """The methods of a run that need nothing but heat maps, and may predict other images' boxes."""
 
 PROPOSALS_WORK = frozenset({"decode_small", "proposals"})
