@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensloc.boxes import iou
-from sensloc.scoring.corloc import best_iou, class_mean, count_correct, share
+from sensloc.scoring.corloc import best_iou, class_mean, count_correct, headroom, share
 
 LAW = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -137,3 +137,11 @@ def test_no_images_have_no_corloc(correct: list[int], images: list[int]):
 def test_more_right_than_there_are_is_refused():
     with pytest.raises(ValueError, match="p"):
         share(6, 5, 100, 0)
+
+
+def test_headroom_is_the_way_from_the_constant_box_to_all() -> None:
+    assert headroom(75.0, 50.0) == 50
+    assert headroom(40.0, 50.0) == -20
+    assert headroom(100.0, 50.0) == 100
+    assert headroom(90.0, None) is None
+    assert headroom(100.0, 100.0) is None

@@ -73,7 +73,7 @@ def example(title: str = "tench, Tinca tinca", aspect: float = 1.5) -> SheetImag
         title=title,
         pixels=rng.integers(0, 256, (64, 64, 3), np.uint8),
         aspect=aspect,
-        map=rng.random((14, 14)).astype(np.float32),
+        maps={"sensitivity map": rng.random((14, 14)).astype(np.float32)},
         truth=np.array([[0.1, 0.1, 0.5, 0.6], [0.5, 0.5, 1, 1]]),
         predicted=np.array([0.0, 0.2, 0.6, 0.6]),
         iou=0.47,
@@ -133,7 +133,7 @@ def corloc() -> pa.Table:
         return {
             "method": method, "scope": scope, "wnid": wnid, "class_name": wnid,
             "n_images": 1234, "n_correct": 600, "corloc": value,
-            "ci_low": value - 2.06, "ci_high": value + 1.94,
+            "ci_low": value - 2.06, "ci_high": value + 1.94, "headroom": value - 28,
         }  # fmt: skip
 
     rows = []
@@ -152,16 +152,16 @@ def cells(document: str) -> list[list[str]]:
 
 def test_the_markdown_table_is_well_formed(corloc: pa.Table):
     header, rule, *rows = cells(corloc_markdown(corloc, config()))
-    assert {len(row) for row in [header, rule, *rows]} == {5}
+    assert {len(row) for row in [header, rule, *rows]} == {6}
     assert all(set(cell) <= set(":-") and len(cell) >= 3 for cell in rule)
     assert [row[0] for row in rows] == METHODS
-    assert rows[0][1:4] == ["40.0 [37.9, 41.9]", "50.0 [47.9, 51.9]", "600 / 1,234"]
+    assert rows[0][1:5] == ["40.0 [37.9, 41.9]", "12", "50.0 [47.9, 51.9]", "600 / 1,234"]
     assert "99.9" not in str(rows), "classes have a table of their own"
 
 
 def test_the_papers_numbers_stand_in_its_own_rows_only(corloc: pa.Table):
     _, _, *rows = cells(corloc_markdown(corloc, config()))
-    assert {row[0]: row[4] for row in rows} == {
+    assert {row[0]: row[5] for row in rows} == {
         "constant_mean": "12.34", "constant_tuned": "",
         "sensitivity": "82.76", "sensitivity_calibrated": "",
     }  # fmt: skip

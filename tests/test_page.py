@@ -210,7 +210,7 @@ def test_the_gallery_filters_and_sorts(browser: Browser, file: str) -> None:
     page.select_option("#g-method", label=catalogue.title("constant_tuned"))
     assert visit.cards() != before
     assert page.locator("#cards .card").first.locator("img").count() == 1
-    page.check("#g-map")
+    page.select_option("#g-map", "foreground")
     assert page.locator("#cards .card").first.locator("img").count() == 2
     assert page.evaluate(
         "[...document.querySelectorAll('#cards img')].every(i => i.complete && i.naturalWidth > 0)"

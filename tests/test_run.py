@@ -254,7 +254,7 @@ def test_the_folder_decides_which_code_can_change_a_row():
     every = {file.relative_to(provenance.PACKAGE) for file in provenance.PACKAGE.rglob("*.py")}
     rest = every - {Path(name) for name in rows | comparison}
     assert rest == {file for file in every if any(file.is_relative_to(name) for name in shown)}
-    assert {"datasets/coco.py", "store/run.py", "stages/fit.py", "config.py"} <= rows.keys()
+    assert {"datasets/coco.py", "store/run.py", "stages/fit.py", "config/run.py"} <= rows.keys()
 
 
 def test_a_network_runs_on_a_machine_of_some_kind():

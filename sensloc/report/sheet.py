@@ -67,7 +67,8 @@ def choose(rows: pa.Table, seed: int, n: int = 10) -> list[str]:
 
 def contact_sheet(images: Sequence[SheetImage]) -> bytes:
     """Return a PNG of two examples a row, each an image with its boxes beside its maps."""
-    lines, across = max(1, -(-len(images) // 2)), 1 + max(len(image.maps) for image in images)
+    lines = max(1, -(-len(images) // 2))
+    across = 1 + max((len(image.maps) for image in images), default=1)
     figure = Figure(figsize=(5.5 * across, 2.9 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, 2 * across, squeeze=False).reshape(-1, across)
     for panel in panels.flat:
