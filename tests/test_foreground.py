@@ -20,7 +20,7 @@ from sensloc.rows import vectors
 from sensloc.stages.cell_sums import SUMS, merged, sums_of
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit, fitted_methods
-from sensloc.stages.foreground import fold_of, foreground, part_of
+from sensloc.stages.foreground import foreground, part_of
 from sensloc.stages.localizer import localizer, method_of
 from sensloc.stages.network import looker
 from sensloc.stages.readout import READOUT, readouts_of
@@ -148,7 +148,7 @@ def test_a_train_image_is_read_by_what_was_not_learned_from_it(small_run: RunDir
     rows = rows.filter(pc.is_null(rows["error"]))
     seed, whole = small_run.config.foreground.seed, readouts_of(small_run)
     assert len(whole) == 3
-    fold = fold_of(rows, seed)
+    fold = part_of(rows, seed)
     assert set(fold[np.array(rows["split"].to_pylist()) != "train"]) == {0}
     make = looker(small_run, ("gradient", "foreground"), "cpu").first
     for wanted in (0, 1, 2):

@@ -18,7 +18,6 @@ from sensloc.methods import Fitted, Method, catalogue, constant, linear, proposa
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fit_whole, fitted_methods, save_methods
-from sensloc.stages.fit_foreground import fit_soft_iou
 from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
@@ -51,8 +50,6 @@ def _fitted(run: RunDir, name: str) -> dict[str, Fitted]:
     match line:
         case catalogue.Linear(maps=columns):
             return fit_whole(run, MAPS, columns).methods(name)
-        case catalogue.SoftIoU(column=column):
-            return {name: fit_soft_iou(run, MAPS, column)}
         case catalogue.Threshold(column=column):
             return {name: _thresholded(run, column)}
         case catalogue.Mass(column=column):

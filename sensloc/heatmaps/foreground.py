@@ -7,14 +7,13 @@ object. What it reads lies at inner layers, so the backward pass stops half-way.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sensloc.errors import ClassifierError
-from sensloc.heatmaps import has_channels, kind_and_stride
+from sensloc.heatmaps import has_channels, maker
 from sensloc.heatmaps.passes import Options, Pass, Reading
 from sensloc.heatmaps.readout import LIMIT, Readout
 from sensloc.networks.taps import Tap
@@ -54,7 +53,7 @@ class Cells:
     def of(cls, blocks: Iterable[str], grid: int, options: Options) -> "Cells":
         """Return the cells of blocks that are named."""
         names = tuple(sorted(blocks, key=has_channels))
-        return cls(names, tuple(_reading(name, options) for name in names), grid)
+        return cls(names, tuple(maker.reading(name, options) for name in names), grid)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -78,13 +77,6 @@ class Cells:
 
     def _blocks(self, passed: Pass) -> list[Tensor]:
         return [_block(reading.read(passed), self.grid) for reading in self.readings]
-
-
-def _reading(name: str, options: Options) -> Reading:
-    kind, place = kind_and_stride(name)
-    make = import_module(f"sensloc.heatmaps.{kind}").reading
-    value: Reading = make(options) if place is None else make(options, place)
-    return value
 
 
 def _block(values: Tensor, grid: int) -> Tensor:

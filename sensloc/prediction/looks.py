@@ -5,6 +5,7 @@ box, made larger, is cut out of the image as it is stored, squashed, and read on
 read-out: two passes, whose backward parts stop half-way.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,9 @@ of imagenet_mini that are neither learned from nor tested on."""
 
 GAIN, POWER = 8.0, 1.5
 """Of the first box that says where to look. That of the results is chosen on validation."""
+
+ANY = sys.maxsize
+"""The limit of pixels of the second decoding: the first one had the config's."""
 
 WHOLE = np.array([0, 0, 1, 1], np.float32)
 
@@ -64,7 +68,7 @@ class Looker:
         parts, regions = np.zeros_like(pixels), np.tile(WHOLE, (n, 1))
         for i, (source, box) in enumerate(zip(sources, where(seen), strict=True)):
             if source is not None:
-                full = pixels_of(source) if isinstance(source, bytes) else source
+                full = pixels_of(source, ANY) if isinstance(source, bytes) else source
                 parts[i], regions[i] = crop(full, box, size)
         chosen = seen.passed.labels[:n].cpu().numpy()
         again = self.first.only([FOREGROUND])(parts, chosen).maps[FOREGROUND]

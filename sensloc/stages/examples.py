@@ -11,6 +11,7 @@ import pyarrow.dataset as pads
 from sensloc import heatmaps
 from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.report.page.gallery import SHOWN
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
 
@@ -19,9 +20,6 @@ COLUMNS = (
     *("width", "height", "boxes"),
 )
 """What is taken of the sensitivity table beside heat maps."""
-
-SHOWN = (heatmaps.MAIN, heatmaps.FOREGROUND)
-"""The heat maps that are taken, where the run has them."""
 
 
 @dataclass(frozen=True)

@@ -220,15 +220,11 @@ class Learner(Worker):
 
 
 def part_of(rows: pa.Table, seed: int) -> npt.NDArray[np.int64]:
-    """Return 0 for a validation or test image; for a train image its half, 1 or 2: [n]."""
+    """Return 0 for a validation or test image; for a train image its half, 1 or 2: [n].
+
+    It is also the fold of the read-outs that reads the image: a train image's was learned without
+    its half of the train images.
+    """
     halves = 1 + (keys(rows["image_id"].to_pylist(), seed + 1) & np.uint64(1)).astype(np.int64)
     train = np.array([split == "train" for split in rows["split"].to_pylist()], bool)
     return np.where(train, halves, 0)
-
-
-def fold_of(rows: pa.Table, seed: int) -> npt.NDArray[np.int64]:
-    """Return which read-out reads each image: the whole one, 0, or for a train image 1 or 2.
-
-    That of a train image was learned without its half of the train images.
-    """
-    return part_of(rows, seed)

@@ -2,8 +2,8 @@
 
 Two numbers are chosen. The *penalty* on activations: how much the shared read-out may lean on what
 single channels mean, which is much for classes that it has seen and little for others. And the
-*shrinkage* of the classes' own. Both by squared error: of held-out classes by a shared read-out
-that was learned without them, and of validation images by their class's own.
+*shrinkage* of the classes' own. Both by the squared error on validation images, by their class's
+own read-out; the error on held-out classes, by what was learned without them, is reported.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -136,7 +136,7 @@ def readouts_of(run: RunDir) -> tuple[Readout, ...]:
 
 
 def _over(run: RunDir, bundles: Sequence[Bundle], function: Any, *args: Any) -> Iterator[Any]:
-    """Call ``function(sums, labels, *args)`` with the sums of each bundle, in tasks."""
+    """Call ``function(sums, *args)`` with the sums of each bundle, in tasks."""
 
     def apply(bundle: Bundle, run: RunDir, args: tuple[Any, ...]) -> Any:
         files = (load(run, [run.file(SUMS, unit)], None, errors=True) for unit in bundle.units)

@@ -20,7 +20,7 @@ from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
 from sensloc.prediction.looks import Source
-from sensloc.stages.foreground import fold_of
+from sensloc.stages.foreground import part_of
 from sensloc.stages.network import looker, network_and_machine
 from sensloc.store import tables
 from sensloc.store.files import load_unit
@@ -78,7 +78,7 @@ class Mapper(Worker):
         index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
         truth = self.config.label == "truth"
         labels = index if truth else np.full_like(index, PREDICTED)
-        seen = self.look(pixels, labels, self._sources(rows), fold_of(rows, self.seed))
+        seen = self.look(pixels, labels, self._sources(rows), part_of(rows, self.seed))
         errors = rows["error"].to_pylist()
         for i, wnid in enumerate(rows["wnid"].to_pylist()):
             if errors[i] is None and truth and index[i] == PREDICTED:

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sensloc.heatmaps import region
+
 BOX = pa.list_(pa.float32(), 4)
 """xyxy in the unit square of the original image."""
 
@@ -56,7 +58,7 @@ def sensitivity(widths: Mapping[str, int], parts: Collection[str] = ()) -> pa.Sc
     """
     fields = [field for field in MANIFEST if field.name != "error"]
     maps = [field for column, width in widths.items() for field in heat_map(column, width)]
-    maps += [pa.field(f"{column}_region", BOX) for column in parts]  # what the map shows
+    maps += [pa.field(region(column), BOX) for column in parts]  # what the map shows
     return pa.schema(
         [
             *fields,

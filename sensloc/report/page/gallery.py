@@ -24,6 +24,9 @@ SIDE = 256
 QUALITY = 80
 """Of the photographs' JPEGs."""
 
+SHOWN = (heatmaps.MAIN, heatmaps.FOREGROUND)
+"""The heat maps that are shown, where the run has them."""
+
 Card = dict[str, Any]
 """One image, as page.js reads it."""
 
@@ -49,11 +52,7 @@ def card(
         "size": [row["width"], row["height"]],
         "image": None if missing else _url("jpeg", _jpeg(pixels)),
         "problem": str(pixels) if missing else None,
-        "maps": {
-            heatmaps.title(name): _url("png", overlay(heat_map(row, heatmaps.column(name))))
-            for name in (heatmaps.MAIN, heatmaps.FOREGROUND)
-            if heatmaps.column(name) in row
-        },
+        "maps": {title: _url("png", overlay(values)) for title, values in shown_maps(row).items()},
         "truth": [_rounded(box) for box in row["boxes"]],
         "predictions": {
             title: {
@@ -67,10 +66,14 @@ def card(
     }
 
 
-def heat_map(row: Row, column: str) -> npt.NDArray[np.float64]:
-    """Return a heat map of a row of the sensitivity table: [height, width]."""
-    shape = row[f"{column}_height"], row[f"{column}_width"]
-    return np.array(row[column], np.float64).reshape(shape)
+def shown_maps(row: Row) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the heat maps of a row that are shown, by their titles: [height, width] each."""
+    columns = {heatmaps.title(name): heatmaps.column(name) for name in SHOWN}
+    return {
+        title: np.array(row[at], np.float64).reshape(row[f"{at}_height"], row[f"{at}_width"])
+        for title, at in columns.items()
+        if at in row
+    }
 
 
 def overlay(values: npt.NDArray[np.float64]) -> bytes:

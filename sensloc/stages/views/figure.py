@@ -3,12 +3,11 @@
 import numpy as np
 import pyarrow.compute as pc
 
-from sensloc import heatmaps
 from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
-from sensloc.report.page.gallery import heat_map
+from sensloc.report.page.gallery import shown_maps
 from sensloc.report.sheet import SheetImage, choose, contact_sheet
-from sensloc.stages.examples import SHOWN, Example, examples
+from sensloc.stages.examples import Example, examples
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
 
@@ -50,11 +49,7 @@ def _sheet_image(example: Example, method: str) -> SheetImage:
         title=row["class_name"] or row["wnid"],
         pixels=example.pixels,
         aspect=row["width"] / row["height"],
-        maps={
-            heatmaps.title(name): heat_map(row, heatmaps.column(name))
-            for name in SHOWN
-            if heatmaps.column(name) in row
-        },
+        maps=shown_maps(row),
         truth=np.array(row["boxes"]),
         predicted=np.array(prediction["box"]),
         iou=prediction["iou"],
