@@ -6,7 +6,7 @@ A method is a frozen value from rows to boxes. With the facts of how it was lear
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,6 +27,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class OfMaps(Method, Protocol):
     """A method that needs nothing but heat maps: a localizer can have it."""
 

@@ -8,42 +8,38 @@ pickles, so that reading it runs nothing.
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from importlib import import_module
 from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
 from sensloc.errors import SenslocError
-from sensloc.heatmaps.readout import Readout
 from sensloc.methods import Fitted, Method, OfMaps
-from sensloc.methods.constant import ClassBox, ConstantBox
-from sensloc.methods.least_squares import LinearMap
-from sensloc.methods.linear import LinearBox
-from sensloc.methods.proposal import BestProposal, ChosenProposal, FirstProposal, RandomProposal
-from sensloc.methods.soft_iou import SoftIoUBox
-from sensloc.methods.threshold import MassBox, ThresholdBox
 
 FOLDER = "methods"
 """The folder of a run directory that holds the methods that the run itself has fitted."""
 
-KINDS: Mapping[str, Any] = {
-    "constant box": ConstantBox,
-    "box per class": ClassBox,
-    "linear box": LinearBox,
-    "linear map": LinearMap,
-    "threshold": ThresholdBox,
-    "mass": MassBox,
-    "soft IoU": SoftIoUBox,
-    "read-out": Readout,
-    "first proposal": FirstProposal,
-    "random proposal": RandomProposal,
-    "best proposal": BestProposal,
-    "chosen proposal": ChosenProposal,
+KINDS: Mapping[str, str] = {
+    "constant box": "sensloc.methods.constant.ConstantBox",
+    "box per class": "sensloc.methods.constant.ClassBox",
+    "linear box": "sensloc.methods.linear.LinearBox",
+    "linear map": "sensloc.methods.least_squares.LinearMap",
+    "threshold": "sensloc.methods.threshold.ThresholdBox",
+    "mass": "sensloc.methods.threshold.MassBox",
+    "soft IoU": "sensloc.methods.soft_iou.SoftIoUBox",
+    "read-out": "sensloc.heatmaps.readout.Readout",
+    "first proposal": "sensloc.methods.proposal.FirstProposal",
+    "random proposal": "sensloc.methods.proposal.RandomProposal",
+    "best proposal": "sensloc.methods.proposal.BestProposal",
+    "chosen proposal": "sensloc.methods.proposal.ChosenProposal",
 }
-"""What a file may hold, by the name that stands in it: frozen dataclasses, and linear maps."""
+"""What a file may hold, by the name that stands in it: frozen dataclasses, and linear maps. Each is
+imported when it is met: a worker that reads a read-out needs no scikit-learn, which takes as long
+to import as half of torch."""
 
-_NAMES = {kind: name for name, kind in KINDS.items()}
+_NAMES = {place: name for name, place in KINDS.items()}
 
 
 class MethodError(SenslocError):
@@ -120,9 +116,20 @@ def of_maps(method: Method) -> OfMaps:
     Raises:
         MethodError: It needs something else.
     """
-    if not isinstance(method, LinearBox | SoftIoUBox):
-        raise MethodError(f"a {_NAMES[type(method)]} cannot get a box from heat maps alone")
+    if not isinstance(method, OfMaps):
+        raise MethodError(f"a {_name(method)} cannot get a box from heat maps alone")
     return method
+
+
+def kind(name: str) -> Any:
+    """Return the class of one of ``KINDS``."""
+    module, _, called = KINDS[name].rpartition(".")
+    return getattr(import_module(module), called)
+
+
+def _name(value: Any) -> str | None:
+    """Return which of ``KINDS`` a value is, or None."""
+    return _NAMES.get(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
 def _plain(value: Any, path: str, arrays: dict[str, Any]) -> Any:
@@ -130,12 +137,12 @@ def _plain(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     if isinstance(value, np.ndarray):
         arrays[path] = value
         return {"array": path}
-    if type(value) in _NAMES:
+    if kind_of := _name(value):
         state = {
             name: _plain(part, f"{path}.{name}".lstrip("."), arrays)
             for name, part in _state(value).items()
         }
-        return {"kind": _NAMES[type(value)], **state}
+        return {"kind": kind_of, **state}
     if isinstance(value, Mapping):
         return {"mapping": [[key, _plain(v, f"{path}.{key}", arrays)] for key, v in value.items()]}
     if isinstance(value, tuple | list):
@@ -151,21 +158,21 @@ def _value(plain: Any, arrays: Mapping[str, Any]) -> Any:
         return plain
     if "kind" in plain:
         state = {name: _value(part, arrays) for name, part in plain.items() if name != "kind"}
-        return _made(KINDS[plain["kind"]], state)
+        return _made(kind(plain["kind"]), state)
     if "array" in plain:
         return arrays[plain["array"]]
     return {key: _value(part, arrays) for key, part in plain["mapping"]}
 
 
 def _state(value: Any) -> dict[str, Any]:
-    if isinstance(value, LinearMap):  # the sums behind it stay behind: it predicts
+    if not is_dataclass(value):  # a linear map: the sums behind it stay behind, it predicts
         return {name: part for name, part in vars(value).items() if name != "sums_"}
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def _made(kind: Any, state: dict[str, Any]) -> Any:
-    if kind is not LinearMap:
-        return kind(**state)
-    linear = LinearMap()
+def _made(kind_of: Any, state: dict[str, Any]) -> Any:
+    if is_dataclass(kind_of):
+        return kind_of(**state)
+    linear = kind_of()
     linear.__dict__.update(state)
     return linear
