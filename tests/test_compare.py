@@ -225,8 +225,7 @@ def test_a_class_is_localized_as_by_the_plain_function(compared: RunDir) -> None
 
 def test_learning_from_all_is_the_runs_own_map(compared: RunDir) -> None:
     counts, halves = subsets_of(compared)
-    (*_, everything) = counts
-    subsets = [everything[2], *halves]
+    subsets = [counts[-1], *halves]
     whole, first, second = fit_linear(compared, "sensitivity", ("map",), subsets)
     own = fitted_methods(compared)
     for name, box in (("sensitivity", whole.plain), ("sensitivity_calibrated", whole.calibrated)):
@@ -260,11 +259,11 @@ def test_label_counts_are_what_they_say_and_nested(compared: RunDir) -> None:
     counts, _ = subsets_of(compared)
     train = rows_of(compared, "sensitivity", "train")
     seen: dict[int, np.ndarray] = {}
-    for k, draw, subset in counts:
+    for subset in counts:
         mask = subset(train, "train")
-        if k is not None and draw in seen:
-            assert (mask >= seen[draw]).all()
-        seen[draw] = mask
+        if subset.per_class is not None and subset.draw in seen:
+            assert (mask >= seen[subset.draw]).all()
+        seen[subset.draw] = mask
 
 
 def test_a_method_without_what_it_reads_has_an_error_row_and_is_wrong(compared: RunDir) -> None:

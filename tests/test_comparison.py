@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sensloc.comparison.subsets import LABELS, UNSEEN
+from sensloc.comparison.less import LABELS, UNSEEN
 from sensloc.comparison.table import METHODS, methods_table
 from sensloc.config import Config
 from sensloc.methods import catalogue
@@ -96,11 +96,11 @@ def test_the_page_shows_what_the_table_holds(methods: pa.Table, config: Config) 
 
 def test_the_unseen_classes_have_a_section_of_their_own(methods: pa.Table, config: Config) -> None:
     row = {
-        "method": "sensitivity", "n_images": 40, "seen": 75.0, "unseen": 70.0, "difference": -5.0,
-        "low": -9.0, "high": -1.0, "p": 0.01, "verdict": "worse",
+        "method": "sensitivity", "tested_on": "both", "n_images": 40, "seen": 75.0, "unseen": 70.0,
+        "difference": -5.0, "low": -9.0, "high": -1.0, "p": 0.01, "verdict": "worse",
     }  # fmt: skip
     text = page(methods, config, pa.Table.from_pylist([row], UNSEEN))
-    assert "| sensitivity map, linear map | 75.0 | 70.0 | -5.0 [-9.0, -1.0] | worse |" in text
+    assert "| both groups (40) | 75.0 | 70.0 | -5.0 [-9.0, -1.0] | worse |" in text
 
 
 def test_without_the_sensitivity_map_the_first_method_is_the_reference(config: Config) -> None:

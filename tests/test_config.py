@@ -212,8 +212,10 @@ COMPARE = [
     "smoothgrad_samples = 7",
     "smoothgrad_level = 7",
     "integrated_steps = 7",
+    'also = ["inner_8_linear"]',
     "label_counts = [7]",
     "label_draws = 7",
+    'unseen = ["n01440764"]',
 ]
 SPEED = ["speed_images = 7", "speed_rounds = 7"]
 

@@ -17,17 +17,20 @@ from sensloc.images.decode import crop, pixels_of, squash
 from sensloc.methods import catalogue, saved
 from sensloc.prediction.localizer import Localizer
 from sensloc.rows import vectors
-from sensloc.stages.cell_sums import SUMS, merged, sums_of
+from sensloc.stages.cell_sums import merged, sums_in, sums_of
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit, fitted_methods
-from sensloc.stages.foreground import foreground, part_of
+from sensloc.stages.foreground import foreground
+from sensloc.stages.learner import part_of
 from sensloc.stages.localizer import localizer, method_of
 from sensloc.stages.network import looker
-from sensloc.stages.readout import READOUT, readouts_of
+from sensloc.stages.readout_file import FOLDER, place, readouts_of
 from sensloc.stages.sensitivity import sensitivity
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
+
+SUMS, READOUT = sums_in(FOLDER), place(FOLDER)
 
 
 def table(run: RunDir, stage: str) -> pa.Table:

@@ -144,7 +144,7 @@ MADE = [kind for kind, entry in KINDS.items() if not (entry.channels or entry.pa
 def test_every_heat_map_is_one_number_per_place_of_each_image(kind: str):
     name = f"{kind}_2" if KINDS[kind].inner else kind
     x = images(size=64)
-    options = Options(samples=2, steps=2, readouts=(some_readout(),))
+    options = Options(samples=2, steps=2, readouts={kind: (some_readout(),)})
     found = map_of(name, scene_net(CLASSES).double(), x, options)
     assert found.ndim == 3
     assert found.shape[0] == len(x)

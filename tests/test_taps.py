@@ -8,12 +8,14 @@ import torchvision
 from torch import Tensor, nn
 
 from sensloc.errors import ClassifierError
-from sensloc.heatmaps.maker import map_maker
+from sensloc.heatmaps.foreground import Cells, blocks_at
+from sensloc.heatmaps.maker import map_maker, reading
 from sensloc.heatmaps.passes import Options, look
+from sensloc.heatmaps.readout import CellSums, Readout, covered, quantise
 from sensloc.networks.prepare import Prepared, prepare, tapped
 from sensloc.networks.python_function import Python
 from sensloc.networks.scene_net import scene_net
-from sensloc.networks.taps import FEATURES, PIXELS, locate
+from sensloc.networks.taps import FEATURES, PIXELS, locate, strides
 from sensloc.networks.weights import randomised
 
 SIZE = 64
@@ -136,6 +138,35 @@ def test_every_heat_map_of_a_transformer_depends_on_every_part_of_the_image():
             std=(0.5,) * 3,
             batch_size=2,
         )(pixels, np.array([1, 3]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_foreground_is_learned_from_any_network_and_read_again(name: str):
+    """By the blocks that are found in it: with weights enough, it is what it was taught."""
+    torch.manual_seed(0)
+    network = NETWORKS[name][0]().eval()
+    blocks, grid = blocks_at(*strides(network, probe())), 4
+    cells = Cells.of(blocks, grid, Options())
+    x, labels = torch.cat([probe(), 1 - probe().flip(3)]), torch.tensor([1, 3])
+    passed = look(
+        tapped(network.requires_grad_(False), x, cells.taps), x, labels, cells.taps, cells.backward
+    )
+    values, widths = cells(passed), cells.widths(passed)
+    assert values.shape == (2, grid**2, sum(widths.values()))
+    assert values.isfinite().all()
+    boxes = np.array([[0, 0, 0.5, 0.6], [0.3, 0.2, 1, 1]])
+    sums = CellSums.from_batch(quantise(values.numpy()), quantise(covered(boxes, grid)))
+    moments = sums.about(sums.means)
+    small = np.full(sum(widths.values()), 1e-6)
+    weights = moments.shared(moments.deviations, small)
+    means = (sums.means.x.astype(np.float32), sums.means.y.astype(np.float32))
+    readout = Readout(
+        cells.blocks, grid, *means, weights[None].astype(np.float32), np.zeros(0, int)
+    )
+    made = reading("foreground", Options(readouts={"foreground": (readout,)})).read(passed)
+    taught = covered(boxes, grid).reshape(2, grid, grid)
+    error, before = (made.numpy() - taught), (taught - taught.mean(0))
+    assert np.square(error).mean() < 0.5 * np.square(before).mean()
 
 
 class Shift(nn.Module):

@@ -14,10 +14,11 @@ import pyarrow.csv as pacsv
 from sensloc.comparison.colocalize import colocalize
 from sensloc.comparison.draw import draw
 from sensloc.comparison.fit import choices_of, fit_methods
+from sensloc.comparison.foregrounds import learn_foregrounds
+from sensloc.comparison.less import label_efficiency_and_unseen
 from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
-from sensloc.comparison.subsets import label_efficiency_and_unseen
 from sensloc.comparison.table import methods_table
 from sensloc.engine import cluster, units
 from sensloc.methods import Fitted, catalogue, threshold
@@ -54,6 +55,7 @@ def compare(run: RunDir) -> str:
         wanted = run.config.compare
         taken = draw(run, train=wanted.train, validation=wanted.validation)
         propose(run, taken)
+        learn_foregrounds(run)
         make_maps(run, taken)
         for method in catalogue.colocalizations(run.config.compared):
             colocalize(run, method)

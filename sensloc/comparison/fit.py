@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 
 from sensloc.boxes import Boxes
 from sensloc.comparison.colocalize import weights
+from sensloc.comparison.foregrounds import learned_from
 from sensloc.comparison.maps import MAPS
 from sensloc.engine import cluster
 from sensloc.methods import Fitted, Method, catalogue, constant, linear, proposal, threshold
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fit_whole, fitted_methods, save_methods
+from sensloc.stages.fit_foreground import fit_soft_iou
 from sensloc.store.files import load
 from sensloc.store.run import RunDir
 
@@ -50,6 +52,9 @@ def _fitted(run: RunDir, name: str) -> dict[str, Fitted]:
     match line:
         case catalogue.Linear(maps=columns):
             return fit_whole(run, MAPS, columns).methods(name)
+        case catalogue.SoftIoU(column=column):
+            chosen = fit_soft_iou(run, MAPS, column)
+            return {name: Fitted(chosen.method, {**learned_from(run, column), **chosen.facts})}
         case catalogue.Threshold(column=column):
             return {name: _thresholded(run, column)}
         case catalogue.Mass(column=column):

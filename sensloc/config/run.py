@@ -55,6 +55,7 @@ class Config(Section):
         named = {
             "localizer.method": (self.localizer.method,),
             "compare.methods": self.compare.methods,
+            "compare.also": self.compare.also,
         }
         for key, methods in named.items():
             lacking = [name for name in methods or () if name != "best" and not self._makes(name)]
@@ -64,14 +65,21 @@ class Config(Section):
 
     def _makes(self, method: str) -> bool:
         """Tell whether the run makes the foregrounds that a method reads."""
-        learned = {heatmaps.column(name) for name in (heatmaps.FOREGROUND, heatmaps.SECOND)}
-        made = {heatmaps.column(name) for name in self.maps}
-        return learned.intersection(catalogue.entry(method).columns) <= made
+        names = heatmaps.names_of(catalogue.entry(method).columns)
+        needed = {
+            heatmaps.SECOND if name == heatmaps.SECOND else heatmaps.FOREGROUND
+            for name in names
+            if heatmaps.is_learned(name)
+        }
+        return needed <= set(self.maps)
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The methods of the comparison: those that are named, or all whose maps the run makes."""
-        return self.compare.methods or tuple(filter(self._makes, catalogue.NAMED))
+        """The methods of the comparison: those that are named, or all whose maps the run makes, and
+        what comes beside.
+        """
+        named = self.compare.methods or tuple(filter(self._makes, catalogue.NAMED))
+        return tuple(dict.fromkeys((*named, *self.compare.also)))
 
     @property
     def maps(self) -> tuple[str, ...]:

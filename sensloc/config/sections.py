@@ -30,7 +30,7 @@ class Split(Section):
 def _a_heat_map(name: str) -> str:
     if heatmaps.has_channels(name):
         raise ValueError(f"{name} has many values at each place: it is no heat map")
-    if name in (heatmaps.FOREGROUND, heatmaps.SECOND):
+    if heatmaps.is_learned(name):
         raise ValueError("the foreground is made by the section [foreground]")
     return name
 
@@ -56,8 +56,7 @@ class Sensitivity(Section):
 
 
 def _a_reading(name: str) -> str:
-    heatmaps.kind_and_stride(name)
-    if name in (heatmaps.FOREGROUND, heatmaps.SECOND):
+    if heatmaps.is_learned(name):
         raise ValueError("the foreground cannot be read from itself")
     return name
 
@@ -172,10 +171,15 @@ class Compare(Section):
     smoothgrad_level: Above = 0.15
     """Standard deviation of the noise, as a share of the image's range."""
     integrated_steps: Positive = 8
-    label_counts: tuple[Positive, ...] = (1, 5, 10, 50)
+    also: tuple[MethodName, ...] = ()
+    """Further methods, beside those of ``methods``."""
+    label_counts: tuple[Positive, ...] = (1, 2, 5, 10, 20, 50)
     """Boxed images per class of the label-efficiency curve; all of them are its last point."""
-    label_draws: Positive = 5
+    label_draws: Positive = 3
     """How often each number of images is drawn."""
+    unseen: tuple[str, ...] | None = None
+    """Wnids of the first group of classes, for learning on one group and testing on the other;
+    None: half of the classes, drawn."""
     speed_images: Positive = 32
     """Test images that every method is timed on."""
     speed_rounds: Positive = 3

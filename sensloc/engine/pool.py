@@ -5,7 +5,8 @@ again on another machine can be lost, and what hinders a worker is the error of 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -17,11 +18,32 @@ EVERY = 2.0
 """Seconds between two looks at how large the cluster is."""
 
 
+_kept: dict[tuple[float, float], list[Any]] | None = None
+"""Idle actors of pools that are closed, by their CPUs and GPUs; None: such actors are stopped."""
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let pools that follow one another in this block use each other's actors.
+
+    A process starts, and imports torch, once. Between the pools the actors hold their CPUs.
+    """
+    global _kept
+    _kept = {}
+    try:
+        yield
+    finally:
+        for actor in [actor for idle in _kept.values() for actor in idle]:
+            actor.__ray_terminate__.remote()
+        _kept = None
+
+
 class Holder:
     """The actor: it makes its worker when it is first called, and keeps it."""
 
     def __init__(self) -> None:
         self.worker: Callable[..., Any] | None = None
+        self.made_by: Any = None
 
     def work(self, make: Sequence[Any], *inputs: Any) -> Any:
         """Call the worker.
@@ -30,8 +52,9 @@ class Holder:
             make: The reference, in a list, of the function that makes the worker.
             inputs: The worker's arguments.
         """
-        if self.worker is None:
-            self.worker = ray.get(make[0])()
+        if self.worker is None or self.made_by != make[0]:
+            self.worker = None  # another pool's
+            self.worker, self.made_by = ray.get(make[0])(), make[0]
         return self.worker(*inputs)
 
 
@@ -80,15 +103,21 @@ class Pool:
         room = min(self.most, cluster.room(self.cpus, self.gpus, self.spare))
         target = min(room, waiting + len(self.pending))
         more = target - len(self.working)
+        idle = self._idle
         for _ in range(more):
-            self.working[self.kind.remote()] = 0
+            self.working[idle.pop() if idle else self.kind.remote()] = 0
         if more > 0:
             wanted = min(self.most, waiting, 2 * len(self.working))
             self._ask_for_room(wanted if wanted > len(self.working) else 0)
-        idle = [actor for actor, calls in self.working.items() if calls == 0]
-        for actor in idle[: max(0, -more)]:
+        free = [actor for actor, calls in self.working.items() if calls == 0]
+        for actor in free[: max(0, -more)]:
             del self.working[actor]
             actor.__ray_terminate__.remote()  # unlike ray.kill, it sends its last metrics
+
+    @property
+    def _idle(self) -> list[Any]:
+        """The actors that an earlier pool has left."""
+        return [] if _kept is None else _kept.setdefault((self.cpus, self.gpus), [])
 
     def _ask_for_room(self, actors: int) -> None:
         """Let an autoscaler make room for so many actors in all; 0 withdraws what was asked."""
@@ -121,6 +150,8 @@ class Pool:
         for actor, calls in self.working.items():
             if calls:
                 ray.kill(actor)
+            elif _kept is not None:
+                self._idle.append(actor)
             else:
                 actor.__ray_terminate__.remote()
         self._ask_for_room(0)

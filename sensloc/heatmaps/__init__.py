@@ -24,12 +24,14 @@ class HeatMap:
             the foreground's read-out reads.
         part: Whether it is of a part of the image, the region in a column of its own: a method must
             know.
+        learned: Whether it is made by a read-out that a run learns.
     """
 
     title: str
     inner: bool = False
     channels: bool = False
     part: bool = False
+    learned: bool = False
 
 
 KINDS: Mapping[str, HeatMap] = {
@@ -43,8 +45,10 @@ KINDS: Mapping[str, HeatMap] = {
     "layercam": HeatMap("LayerCAM", inner=True),
     "hirescam": HeatMap("HiResCAM", inner=True),
     "activation": HeatMap("activations", inner=True, channels=True),
-    "foreground": HeatMap("foreground"),
-    "foreground_second": HeatMap("foreground, second look", part=True),
+    "foreground": HeatMap("foreground", learned=True),
+    "foreground_second": HeatMap("foreground, second look", part=True, learned=True),
+    "foreground_forward": HeatMap("foreground, forward pass only", learned=True),
+    "foreground_sensitivities": HeatMap("foreground, sensitivities only", learned=True),
 }
 """By the name of the file."""
 
@@ -57,11 +61,11 @@ around its box, see ``sensloc.prediction.looks``."""
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all heat maps, those of inner layers at each of ``STRIDES``."""
+    """Return the names of all heat maps but the learned, those of inner layers at ``STRIDES``."""
     return tuple(
         name
         for kind, entry in KINDS.items()
-        if not (entry.channels or entry.part)
+        if not (entry.channels or entry.learned)
         for name in ([f"{kind}_{stride}" for stride in STRIDES] if entry.inner else [kind])
     )
 
@@ -89,6 +93,11 @@ def kind_and_stride(name: str) -> tuple[str, int | str | None]:
 def has_channels(name: str) -> bool:
     """Return whether what has that name has many values at each place, and is no map."""
     return KINDS[kind_and_stride(name)[0]].channels
+
+
+def is_learned(name: str) -> bool:
+    """Return whether a heat map is made by a read-out that a run learns."""
+    return KINDS[kind_and_stride(name)[0]].learned
 
 
 def title(name: str) -> str:

@@ -101,22 +101,31 @@ def reading(options: Options) -> Reading:
     Raises:
         ClassifierError: No read-out was learned.
     """
-    if not options.readouts:
-        raise ClassifierError("the foreground is learned by a run: it has no read-out here")
-    readouts = [_Placed(readout) for readout in options.readouts]
-    whole = options.readouts[0]
+    return reading_of("foreground", options)
+
+
+def reading_of(name: str, options: Options) -> Reading:
+    """Read the shares by the read-outs of that name.
+
+    Raises:
+        ClassifierError: No read-out was learned.
+    """
+    if not options.readouts.get(name):
+        raise ClassifierError(f"the {name} is learned by a run: it has no read-out here")
+    whole, *_ = options.readouts[name]
+    placed = [Placed(readout) for readout in options.readouts[name]]
     cells = Cells.of(whole.blocks, whole.grid, options)
 
     def read(passed: Pass) -> Tensor:
-        values, fold = cells(passed), passed.fold.clamp(max=len(readouts) - 1)
-        maps = torch.stack([placed(values, passed.labels) for placed in readouts])
+        values, fold = cells(passed), passed.fold.clamp(max=len(placed) - 1)
+        maps = torch.stack([shares_of(values, passed.labels) for shares_of in placed])
         chosen = maps[fold, torch.arange(len(fold), device=fold.device)]
         return chosen.reshape(-1, cells.grid, cells.grid)
 
     return Reading(read, cells.taps, cells.backward, share=True)
 
 
-class _Placed:
+class Placed:
     """A read-out as tensors, on the device of what it is first called with."""
 
     def __init__(self, readout: Readout) -> None:

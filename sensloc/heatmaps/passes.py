@@ -7,7 +7,7 @@ of ``sensloc.heatmaps`` has one.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -150,7 +150,8 @@ class Options:
         seed: Of the noise, and of random weights.
         steps: Points on Integrated Gradients' way.
         gradcam_layer: Name of the module that Grad-CAM reads; None: the last features.
-        readouts: The foreground's: the whole one, and those of its folds where it is cross-fitted.
+        readouts: Of each learned heat map by name: the whole one, and those of its folds where it
+            is cross-fitted.
     """
 
     channels: str = "max"
@@ -159,4 +160,4 @@ class Options:
     seed: int = 0
     steps: int = 8
     gradcam_layer: str | None = None
-    readouts: tuple[Readout, ...] = ()
+    readouts: Mapping[str, tuple[Readout, ...]] = field(default_factory=dict)

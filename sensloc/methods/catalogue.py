@@ -180,6 +180,12 @@ NAMED: Mapping[str, Entry] = {
         drawn=True,
     ),
     "foreground_linear": Linear(("map_foreground",), title="foreground, linear map"),
+    "foreground_forward": SoftIoU(
+        "map_foreground_forward", title="foreground by the forward pass only, soft IoU"
+    ),
+    "foreground_sensitivities": SoftIoU(
+        "map_foreground_sensitivities", title="foreground by sensitivities only, soft IoU"
+    ),
     "gradient_threshold": Threshold("map", title="sensitivity map, threshold"),
     "gradient_mass": Mass("map", title="sensitivity map, central mass"),
     "cam_threshold": Threshold("map_cam", title="CAM, threshold", drawn=True),

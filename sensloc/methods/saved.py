@@ -7,7 +7,7 @@ pickles, so that reading it runs nothing.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
@@ -170,7 +170,7 @@ def _state(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def _made(kind_of: Any, state: dict[str, Any]) -> Any:
+def _made(kind_of: Callable[..., Any], state: dict[str, Any]) -> Any:
     if is_dataclass(kind_of):
         return kind_of(**state)
     linear = kind_of()

@@ -131,7 +131,7 @@ class Localizer:
             lambda: network,
             lambda network, taps: prepare(network, config, device, taps, maps.precision),
             (FOREGROUND,) if learned else names,
-            Options(channels=maps.channels, readouts=readouts),
+            Options(channels=maps.channels, readouts={FOREGROUND: readouts}),
             mean=config.mean,
             std=config.std,
             batch_size=maps.batch_size,

@@ -55,14 +55,18 @@ PROTOCOL_COLUMNS: Columns = {
 }
 """The same methods under other protocols, of rows of ``comparison.table.METHODS``."""
 
+TESTED_ON = {"both": "both groups", "first": "the first group", "second": "the second group"}
+"""Of classes, by what stands in ``less.UNSEEN``."""
+
 UNSEEN_COLUMNS: Columns = {
     "method": lambda row: catalogue.title(row["method"]),
+    "tested on": lambda row: f"{TESTED_ON[row['tested_on']]} ({row['n_images']:,})",
     "seen %": number("seen"),
     "unseen %": number("unseen"),
     "unseen - seen": interval("difference", "low", "high", "+"),
     "verdict": itemgetter("verdict"),
 }
-"""Classes that a method was not learned on, of rows of ``subsets.UNSEEN``."""
+"""Classes that a method was not learned on, of rows of ``less.UNSEEN``."""
 
 
 # --------------------------------------------------------------------------- notes
@@ -120,8 +124,8 @@ def markdown(
     Args:
         methods: rows of ``comparison.table.METHODS``.
         groups: rows of ``accuracy.BREAKDOWN``.
-        labels: rows of ``subsets.LABELS``.
-        unseen: rows of ``subsets.UNSEEN``; may be empty.
+        labels: rows of ``less.LABELS``.
+        unseen: rows of ``less.UNSEEN``; may be empty.
         recall: percent of the objects that so many proposals hold; may be empty.
         config: the run's.
     """
@@ -141,8 +145,8 @@ def markdown(
         sections += [
             "## Unseen classes",
             grid(table_lines(UNSEEN_COLUMNS, unseen.to_pylist())),
-            "Learned on one half of the classes and tested on the same half (seen) or on the other "
-            "(unseen), both ways.",
+            "Learned on one group of the classes and tested on the same group (seen) or on the "
+            "other (unseen): the test images of both groups, of the first and of the second.",
         ]
     if recall:
         shares = ", ".join(f"{value:.1f} % of the objects at {k}" for k, value in recall.items())
@@ -183,8 +187,8 @@ def _few_labels(spans: Sequence[Row]) -> list[str]:
     return [
         "## Label efficiency",
         _pivot(titles, spans, headings, interval("corloc", "low", "high")),
-        "At most so many boxed images per class to learn from, and as many again to choose the "
-        "ridge and the size factors by; mean over draws, lowest and highest in brackets.",
+        "At most so many boxed images per class to learn from, and as many again to choose by; "
+        "mean over draws, lowest and highest in brackets.",
     ]
 
 
@@ -211,7 +215,7 @@ def label_spans(labels: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the spread over the draws of label efficiency, per method and images per class.
 
     Args:
-        labels: rows of ``subsets.LABELS``, one per draw.
+        labels: rows of ``less.LABELS``, one per draw.
 
     Returns:
         Rows of method (its title), group (images per class, None: all), n (boxed train images,

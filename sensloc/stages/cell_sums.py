@@ -1,4 +1,4 @@
-"""``foreground/sums``: a file's rows are the sums of each class and part of its images."""
+"""The sums that read-outs are learned from: a file's rows are those of each class and part."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -9,13 +9,16 @@ import pyarrow.compute as pc
 from sensloc.heatmaps.readout import CellSums
 from sensloc.store import tables
 
-SUMS = "foreground/sums"
-
 VALIDATION, HALVES = 0, (1, 2)
 """The parts of the images: validation, and the halves of the train images."""
 
 Key = tuple[int, int]
 """A class, the network's output or -1, and a part."""
+
+
+def sums_in(folder: str) -> str:
+    """Return the folder of the sums that the read-out in a folder is learned from."""
+    return f"{folder}/sums"
 
 
 def table_of(sums: Mapping[Key, CellSums], failed: Sequence[tuple[str, str]]) -> pa.Table:

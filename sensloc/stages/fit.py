@@ -19,14 +19,11 @@ from sensloc.methods.least_squares import NormalEquations
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit_foreground import fit_soft_iou
+from sensloc.stages.subset import Subset, everything
 from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
-
-Subset = Callable[[pa.Table, str], npt.NDArray[np.bool_]]
-"""From n rows and the name of their split to those that take part: bool [n]."""
-
 
 Candidates = Callable[[npt.NDArray[np.float64]], Boxes]
 """From features [n, d] to the boxes of c candidates: [c, n, 4]."""
@@ -35,11 +32,6 @@ Candidates = Callable[[npt.NDArray[np.float64]], Boxes]
 def maps_of(run: RunDir) -> tuple[str, ...]:
     """Return the columns of the heat maps that the run's linear map reads."""
     return tuple(column(name) for name in run.config.fit.maps)
-
-
-def everything(rows: pa.Table, split: str) -> npt.NDArray[np.bool_]:
-    """Return the subset of all rows."""
-    return np.ones(len(rows), bool)
 
 
 @dataclass(frozen=True)

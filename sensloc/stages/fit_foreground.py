@@ -10,17 +10,22 @@ from sensloc.engine.cluster import over_files
 from sensloc.methods import Fitted, soft_iou
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
+from sensloc.stages.subset import Subset, everything
 from sensloc.store.files import image_keys
 from sensloc.store.run import RunDir, RunError
 
 MOST_IMAGES = 5_000
 """Validation images at most, drawn where there are more: all boxes of each are looked at."""
 
+READS = ("boxes", "image_id", "wnid")
+
 UNIT = 2**20
 """IoUs are added as integers of so many parts: no sum depends on the order of its tasks."""
 
 
-def fit_soft_iou(run: RunDir, stage: str, column: str, part: bool = False) -> Fitted:
+def fit_soft_iou(
+    run: RunDir, stage: str, column: str, part: bool = False, subset: Subset = everything
+) -> Fitted:
     """Choose the gain and the power of a ``SoftIoUBox``, by the mean IoU of its boxes.
 
     Args:
@@ -28,6 +33,7 @@ def fit_soft_iou(run: RunDir, stage: str, column: str, part: bool = False) -> Fi
         stage: The folder of the rows.
         column: The column of the maps, which are shares.
         part: Whether they show parts of the images.
+        subset: Which validation images it is chosen by.
 
     Raises:
         RunError: There is no validation image without an error.
@@ -36,7 +42,7 @@ def fit_soft_iou(run: RunDir, stage: str, column: str, part: bool = False) -> Fi
     boxes = [soft_iou.SoftIoUBox(column, *pair, part) for pair in pairs]
     ids = over_files(run, stage, ["image_id"], len, split="validation")
     share = MOST_IMAGES / max(sum(ids), 1)
-    reads, args = [*boxes[0].reads, "boxes", "image_id"], (boxes, share, threshold)
+    reads, args = [*boxes[0].reads, *READS], (boxes, share, threshold, subset)
     parts = list(over_files(run, stage, reads, _quality, *args, split="validation"))
     total = np.asarray(sum(parts))
     if not parts or total[0, 0] == 0:
@@ -54,11 +60,15 @@ def fit_soft_iou(run: RunDir, stage: str, column: str, part: bool = False) -> Fi
 
 
 def _quality(
-    rows: pa.Table, methods: Sequence[soft_iou.SoftIoUBox], share: float, threshold: float
+    rows: pa.Table,
+    methods: Sequence[soft_iou.SoftIoUBox],
+    share: float,
+    threshold: float,
+    subset: Subset,
 ) -> npt.NDArray[np.int64]:
     """Return by method the number of images, of those right, and the sum of IoUs: [c, 3]."""
-    drawn = rows.filter(pa.array(image_keys(rows) <= share * 2.0**64))
-    rows = complete(drawn, methods[0].reads)
+    drawn = (image_keys(rows) <= share * 2.0**64) & subset(rows, "validation")
+    rows = complete(rows.filter(pa.array(drawn)), methods[0].reads)
     if len(rows) == 0:
         return np.zeros((len(methods), 3), np.int64)
     truth = true_boxes(rows)

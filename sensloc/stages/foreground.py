@@ -6,8 +6,7 @@ files, and no process ever holds more than a bundle of classes.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sensloc.boxes import largest
 from sensloc.dice import keys, lowest
 from sensloc.engine import cluster
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.chain import write_units
 from sensloc.heatmaps.foreground import Cells, blocks_at
 from sensloc.heatmaps.passes import PREDICTED, Options
-from sensloc.heatmaps.readout import CellSums, covered, quantise
-from sensloc.images.decode import Pixels
 from sensloc.networks.prepare import probe_of, weights_hash
 from sensloc.networks.taps import strides
-from sensloc.rows import true_boxes
-from sensloc.stages.cell_sums import SUMS, merged, sums_of, table_of
+from sensloc.stages.learner import Places, chain
 from sensloc.stages.network import load_network_of, map_maker
 from sensloc.stages.readout import Bundle, learn
-from sensloc.store.files import load_unit
+from sensloc.stages.readout_file import FOLDER
+from sensloc.stages.subset import Subset, everything
 from sensloc.store.provenance import Machine
 from sensloc.store.run import RunDir, RunError
 
@@ -38,10 +34,8 @@ log = logging.getLogger(__name__)
 VALIDATION_SHARE = 0.25
 """Validation images, as a share of the train images that are drawn."""
 
-COLUMNS = ("image_id", "uri", "content", "class_index", "split", "boxes", "error")
-
-Places = Mapping[str, Sequence[int]]
-"""Rows of the manifest: their positions in each of its units."""
+Drawn = Mapping[int, Sequence[tuple[str, int]]]
+"""Of each class, the places of its images in order: a unit of the manifest, and a row there."""
 
 
 def foreground(run: RunDir) -> None:
@@ -53,7 +47,7 @@ def foreground(run: RunDir) -> None:
     run.require("manifest", "classifier")
     config = run.config.foreground
     if config.looks == 0:
-        with run.stage("foreground", "foreground"):
+        with run.stage("foreground", FOLDER):
             log.info("foreground: none is wanted")
         return
     digest, machine, blocks = cluster.in_task(
@@ -64,34 +58,35 @@ def foreground(run: RunDir) -> None:
     )
     of = {"weights": digest, "device": machine.device, "blocks": blocks}
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
-    with run.stage("foreground", "foreground", of=of, seen=seen, rows_per_unit=size) as facts:
-        units, bundles = _units(_drawn(run), facts["rows_per_unit"])
-        write_units(chain(run, blocks), units)
-        facts |= learn(run, blocks, bundles)
+    with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
+        facts |= learn_from(run, FOLDER, blocks, drawn(run), facts["rows_per_unit"])
     log.info(
         "foreground: learned from %(n_train)d images, penalty %(penalty)g, shrinkage %(shrinkage)g",
         facts,
     )
 
 
-def chain(run: RunDir, blocks: Iterable[str]) -> Chain:
-    """Return how some rows of the manifest become sums."""
-    return Chain(
-        run,
-        SUMS,
-        rows=_rows,
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
-        worker=partial(Learner, run=run, blocks=tuple(blocks)),
-    )
+def learn_from(
+    run: RunDir,
+    folder: str,
+    blocks: Mapping[str, int],
+    images: Drawn,
+    rows_per_unit: int,
+    cross_fit: bool = True,
+) -> dict[str, Any]:
+    """Learn a read-out from some images, and write it; return the facts of it.
 
-
-def _rows(run: RunDir, places: Places) -> pa.Table:
-    parts = [
-        load_unit(run, "manifest", unit, list(COLUMNS)).take(pa.array(positions))
-        for unit, positions in places.items()
-    ]
-    return pa.concat_tables(parts).combine_chunks()
+    Args:
+        run: The run.
+        folder: Where the sums and the read-out go.
+        blocks: What is read, and how many values each block has; those with channels come last.
+        images: Of the train and validation sets.
+        rows_per_unit: Images of a unit at most.
+        cross_fit: Whether there is one without each half of the train images too.
+    """
+    units, bundles = _units(images, rows_per_unit)
+    write_units(chain(run, folder, blocks), units)
+    return learn(run, folder, blocks, bundles, cross_fit)
 
 
 def _prepare_once(run: RunDir) -> tuple[str, Machine, dict[str, int]]:
@@ -115,14 +110,17 @@ def _prepare_once(run: RunDir) -> tuple[str, Machine, dict[str, int]]:
 # --------------------------------------------------------------------------- the draw
 
 
-def _drawn(run: RunDir) -> dict[int, list[tuple[str, int]]]:
-    """Draw train and validation images; return the places of each class's, in order.
+def drawn(run: RunDir, subset: Subset = everything) -> Drawn:
+    """Draw train and validation images, at most as many as the config says.
 
     A class that the network lacks is ``PREDICTED``.
+
+    Raises:
+        RunError: There is none of either set.
     """
-    wanted = run.config.foreground.images
-    columns = ["image_id", "split", "class_index", "error"]
-    found = cluster.by_file(run, "manifest", columns, _candidates, run.config.foreground.seed)
+    wanted, seed = run.config.foreground.images, run.config.foreground.seed
+    columns = ["image_id", "split", "wnid", "class_index", "error"]
+    found = cluster.by_file(run, "manifest", columns, _candidates, seed, subset)
     by_class: dict[int, list[tuple[str, int]]] = {}
     for split, images in {"train": wanted, "validation": int(wanted * VALIDATION_SHARE)}.items():
         hashes = np.concatenate([part[split][0] for part in found.values()])
@@ -137,7 +135,9 @@ def _drawn(run: RunDir) -> dict[int, list[tuple[str, int]]]:
     return {label: sorted(by_class[label]) for label in sorted(by_class)}
 
 
-def _candidates(rows: pa.Table, seed: int) -> dict[str, tuple[Any, npt.NDArray[np.int64]]]:
+def _candidates(
+    rows: pa.Table, seed: int, subset: Subset
+) -> dict[str, tuple[Any, npt.NDArray[np.int64]]]:
     """Return by split the hash [n] of each image, and its class and position [n, 2]."""
     good, splits = np.asarray(pc.is_null(rows["error"])), np.array(rows["split"].to_pylist())
     labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
@@ -145,13 +145,12 @@ def _candidates(rows: pa.Table, seed: int) -> dict[str, tuple[Any, npt.NDArray[n
     found = {}
     for split in ("train", "validation"):
         at = np.flatnonzero(good & (splits == split))
+        at = at[subset(rows.take(pa.array(at)), split)]
         found[split] = (hashes[at], np.stack([labels[at], at], axis=1))
     return found
 
 
-def _units(
-    by_class: Mapping[int, list[tuple[str, int]]], size: int
-) -> tuple[dict[str, Places], list[Bundle]]:
+def _units(by_class: Drawn, size: int) -> tuple[dict[str, Places], list[Bundle]]:
     """Cut classes into units of at most ``size`` rows, and bundle those that share classes.
 
     Returns:
@@ -162,7 +161,7 @@ def _units(
     rows: list[tuple[str, int]] = []
     labels: list[int] = []
     for label, places in by_class.items():
-        rows, labels = rows + places, [*labels, label]
+        rows, labels = [*rows, *places], [*labels, label]
         if len(rows) >= size or label == max(by_class):
             names = []
             for start in range(0, len(rows), size):
@@ -178,53 +177,3 @@ def _by_unit(rows: Sequence[tuple[str, int]]) -> Places:
     for unit, position in rows:
         places.setdefault(unit, []).append(position)
     return places
-
-
-# --------------------------------------------------------------------------- sums
-
-
-class Learner(Worker):
-    """The run's network: rows and their images in, sums of what it says of their cells out."""
-
-    by_row = False
-
-    def __init__(self, device: str, run: RunDir, blocks: Sequence[str]) -> None:
-        self.grid, self.seed = run.config.sensitivity.grid, run.config.foreground.seed
-        self.cells = Cells.of(blocks, self.grid, Options())
-        self.make = map_maker(run, (), device, self.cells.taps, backward=self.cells.backward)
-
-    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
-        """Return rows of ``tables.FOREGROUND_SUMS``."""
-        labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
-        values = self.cells(self.make(pixels, labels).passed)[: len(rows)].cpu().numpy()
-        errors = np.array(rows["error"].to_pylist(), object)
-        finite = np.isfinite(values).all((1, 2))
-        errors[(errors == None) & ~finite] = "the derivative is not finite"  # noqa: E711
-        good = np.array([error is None for error in errors])
-        shares = np.zeros((len(rows), values.shape[1]))
-        boxes = [largest(of) for of in true_boxes(rows.filter(pa.array(good)))]
-        shares[good] = covered(np.array(boxes).reshape(-1, 4), self.grid)
-        parts = part_of(rows, self.seed)
-        sums: dict[tuple[int, int], CellSums] = {}
-        for which in sorted(set(zip(labels[good].tolist(), parts[good].tolist(), strict=True))):
-            at = good & (labels == which[0]) & (parts == which[1])
-            sums[which] = CellSums.from_batch(quantise(values[at]), quantise(shares[at]))
-        failed = zip(rows["image_id"].to_pylist(), errors.tolist(), strict=True)
-        return table_of(sums, [(image_id, error) for image_id, error in failed if error])
-
-    def whole(self, table: pa.Table) -> pa.Table:
-        """Return a unit's file: the sums of each class and part, and the rows of its errors."""
-        bad = table.filter(pc.is_valid(table["error"]))
-        failed = zip(bad["image_id"].to_pylist(), bad["error"].to_pylist(), strict=True)
-        return table_of(merged(sums_of(table)), list(failed))
-
-
-def part_of(rows: pa.Table, seed: int) -> npt.NDArray[np.int64]:
-    """Return 0 for a validation or test image; for a train image its half, 1 or 2: [n].
-
-    It is also the fold of the read-outs that reads the image: a train image's was learned without
-    its half of the train images.
-    """
-    halves = 1 + (keys(rows["image_id"].to_pylist(), seed + 1) & np.uint64(1)).astype(np.int64)
-    train = np.array([split == "train" for split in rows["split"].to_pylist()], bool)
-    return np.where(train, halves, 0)

@@ -27,7 +27,7 @@ from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.network import looker, require_same_weights
-from sensloc.stages.readout import readouts_of
+from sensloc.stages.readout_file import readouts_of
 from sensloc.store import tables
 from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
 from sensloc.store.run import RunDir, RunError

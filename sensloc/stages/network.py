@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from sensloc.engine import cluster
-from sensloc.heatmaps import FOREGROUND, SECOND, maker
+from sensloc.heatmaps import FOREGROUND, SECOND, is_learned, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.networks.taps import Tap
 from sensloc.prediction.looks import Looker
-from sensloc.stages.readout import readouts_of
+from sensloc.stages.readout_file import readouts_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
 
@@ -81,7 +81,7 @@ def map_maker(
         seed=compare.seed,
         steps=compare.integrated_steps,
         gradcam_layer=compare.gradcam_layer,
-        readouts=readouts_of(run) if FOREGROUND in names else (),
+        readouts={name: readouts_of(run, name) for name in names if is_learned(name)},
     )
     return maker.map_maker(
         lambda: load_network_of(run),

@@ -1,4 +1,4 @@
-"""``foreground/sums`` -> ``foreground/readout.npz``: solved, chosen, and saved whole.
+"""Sums -> a read-out: solved, chosen, and saved whole.
 
 Two numbers are chosen. The *penalty* on activations: how much the shared read-out may lean on what
 single channels mean, which is much for classes that it has seen and little for others. And the
@@ -8,7 +8,7 @@ own read-out; the error on held-out classes, by what was learned without them, i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 from typing import Any
 
@@ -19,11 +19,10 @@ from sensloc.engine import cluster
 from sensloc.heatmaps import has_channels
 from sensloc.heatmaps.readout import Array, CellSums, Means, Readout, penalties
 from sensloc.methods import saved
-from sensloc.stages.cell_sums import HALVES, SUMS, VALIDATION, Key, merged, sums_of
+from sensloc.stages.cell_sums import HALVES, VALIDATION, Key, merged, sums_in, sums_of
+from sensloc.stages.readout_file import place
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
-
-READOUT = "foreground/readout.npz"
 
 ROUNDING = 2.0**-24
 
@@ -37,7 +36,7 @@ class Bundle:
 
     Attributes:
         labels: The classes.
-        units: Names of units of ``SUMS``.
+        units: Names of units of the sums.
     """
 
     labels: tuple[int, ...]
@@ -78,68 +77,60 @@ class Shared:
 # --------------------------------------------------------------------------- the stage's end
 
 
-def learn(run: RunDir, blocks: Mapping[str, int], bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """Solve for the read-outs, choose, and write ``READOUT``; return the facts of it.
+def learn(
+    run: RunDir,
+    folder: str,
+    blocks: Mapping[str, int],
+    bundles: Sequence[Bundle],
+    cross_fit: bool = True,
+) -> dict[str, Any]:
+    """Solve for the read-outs, choose, and write their file; return the facts of it.
 
     Args:
         run: The run.
+        folder: Where the sums are, and the file goes.
         blocks: What is read, and how many values each block has.
-        bundles: The units of ``SUMS``.
+        bundles: The units of the sums.
+        cross_fit: Whether there is a read-out without each half of the train images too.
 
     Raises:
         RunError: There is no train or no validation image without an error.
     """
-    config = run.config.foreground
+    config, over = run.config.foreground, partial(_over, run, sums_in(folder), bundles)
     labels = sorted(label for bundle in bundles for label in bundle.labels)
     folds = {label: i % FOLDS for i, label in enumerate(labels)}
-    totals = merged(chain.from_iterable(_over(run, bundles, _totals, folds)))
+    totals = merged(chain.from_iterable(over(_totals, folds)))
     by_fold = [totals[key] for key in sorted(totals) if key[0] == FOLD]
-    halves = [totals[HALF, half] for half in HALVES if (HALF, half) in totals]
-    if len(halves) < len(HALVES):
-        raise RunError(f"{run.at(SUMS)}: too few train images without an error")
+    halves = [totals[HALF, half] for half in HALVES[::-1] if (HALF, half) in totals]
+    if not by_fold or (cross_fit and len(halves) < len(HALVES)):
+        raise RunError(f"{run.at(folder)}: too few train images without an error")
     whole = reduce(CellSums.merge, by_fold)
     shared = Shared.of(whole, tuple(blocks), config.penalties)
     held_out = [Shared.of(rest, tuple(blocks), config.penalties) for rest in _without_each(by_fold)]
-    errors = _over(run, bundles, _errors, folds, shared, held_out, config.shrinkages)
-    path = reduce(Errors.merge, errors)
+    path = reduce(Errors.merge, over(_errors, folds, shared, held_out, config.shrinkages))
     if path.n == 0:
-        raise RunError(f"{run.at(SUMS)}: no validation image without an error")
+        raise RunError(f"{run.at(folder)}: no validation image without an error")
     penalty, shrinkage = path.choose(config)
-    chosen = [Shared.of(sums, tuple(blocks), [penalty]) for sums in [whole, *halves[::-1]]]
-    own: dict[int, Array] = {}
-    for some in _over(run, bundles, _own_weights, chosen, shrinkage):
-        own |= some
+    parts = [whole, *halves] if cross_fit else [whole]
+    chosen = [Shared.of(sums, tuple(blocks), [penalty]) for sums in parts]
+    own = {k: v for some in over(_own_weights, chosen, shrinkage) for k, v in some.items()}
     readouts = _readouts(tuple(blocks), run.config.sensitivity.grid, chosen, own)
-    facts = {
-        "n_train": whole.n,
-        "n_validation": path.n,
-        "classes": len(own),
-        "values": len(whole.xy),
-        "penalty": penalty,
-        "shrinkage": shrinkage,
-        "strengths": readouts[0].strengths(chosen[0].deviations, list(blocks.values())),
-        "path": path.facts(config),
-    }
+    facts = {"n_train": whole.n, "n_validation": path.n, "classes": len(own)}
+    facts |= {"values": len(whole.xy), "penalty": penalty, "shrinkage": shrinkage}
+    facts["strengths"] = readouts[0].strengths(chosen[0].deviations, list(blocks.values()))
+    facts["path"] = path.facts(config)
     stamp = {"run": run.config.name, "config_hash": run.config.fingerprint}
-    run.write(READOUT, saved.pack(readouts, facts, **stamp))
+    run.write(place(folder), saved.pack(readouts, facts, **stamp))
     return facts
 
 
-def readouts_of(run: RunDir) -> tuple[Readout, ...]:
-    """Return the run's read-outs: the whole one, and those without each half of the train images.
-
-    Raises:
-        MethodError: The file holds none.
-    """
-    readouts, _ = saved.unpack(run.read(READOUT), run.at(READOUT))
-    return tuple(readouts)
-
-
-def _over(run: RunDir, bundles: Sequence[Bundle], function: Any, *args: Any) -> Iterator[Any]:
+def _over(
+    run: RunDir, stage: str, bundles: Sequence[Bundle], function: Any, *args: Any
+) -> Iterator[Any]:
     """Call ``function(sums, *args)`` with the sums of each bundle, in tasks."""
 
     def apply(bundle: Bundle, run: RunDir, args: tuple[Any, ...]) -> Any:
-        files = (load(run, [run.file(SUMS, unit)], None, errors=True) for unit in bundle.units)
+        files = (load(run, [run.file(stage, unit)], None, errors=True) for unit in bundle.units)
         return function(merged(chain.from_iterable(map(sums_of, files))), *args)
 
     for _, value in cluster.in_tasks(apply, bundles, run, args, cpus=1.0):
@@ -254,15 +245,15 @@ def _per_image(total: Array, shared: Shared) -> Array:
 def _own_weights(
     sums: Mapping[Key, CellSums], chosen: Sequence[Shared], shrinkage: float
 ) -> dict[int, Array]:
-    """Return the weights of each class that the network knows: [3, d], in the order of ``chosen``.
+    """Return the weights of each class that the network knows: [k, d], in the order of ``chosen``.
 
-    The first are of all its train images, the others of one half each.
+    The first are of all its train images, the others, where there are any, of one half each.
     """
     own: dict[int, Array] = {}
     for label in sorted({label for label, _ in sums if label >= 0}):
         empty = CellSums.zeros(*chosen[0].means.x.shape)
         halves = [sums.get((label, half), empty) for half in HALVES]
-        parts = (halves[0].merge(halves[1]), *reversed(halves))
+        parts = (halves[0].merge(halves[1]), *reversed(halves))[: len(chosen)]
         own[label] = np.array(
             [
                 shared.own(part, [shrinkage])[0, 0]

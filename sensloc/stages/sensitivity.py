@@ -20,7 +20,7 @@ from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
 from sensloc.prediction.looks import Source
-from sensloc.stages.foreground import part_of
+from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, network_and_machine
 from sensloc.store import tables
 from sensloc.store.files import load_unit

@@ -1,0 +1,166 @@
+"""The foreground learned from less: a read-out of each subset, and a box chosen by it.
+
+A subset's read-out is learned as the run's own is, from sums that are deleted when it is solved.
+One more pass of each validation and test image gives the foregrounds by all read-outs.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sensloc.comparison.foregrounds import blocks_of, learn_once
+from sensloc.comparison.subsets import Few, Subset
+from sensloc.engine import pool, units
+from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.cluster import over_files
+from sensloc.heatmaps import FOREGROUND
+from sensloc.heatmaps.foreground import Cells, Placed
+from sensloc.heatmaps.passes import Options
+from sensloc.images.decode import Pixels
+from sensloc.methods.soft_iou import SoftIoUBox
+from sensloc.rows import true_boxes
+from sensloc.scoring import corloc
+from sensloc.stages.fit_foreground import fit_soft_iou
+from sensloc.stages.foreground import drawn
+from sensloc.stages.network import map_maker
+from sensloc.stages.readout_file import folder_of, place, readouts_of, saved_readouts
+from sensloc.store import tables
+from sensloc.store.files import load_unit
+from sensloc.store.run import RunDir, RunError
+
+log = logging.getLogger(__name__)
+
+MAPS = "compare/less"
+CARRIED = ("image_id", "uri", "content", "wnid", "class_index", "predicted_index", "split", "boxes")
+
+Rights = tuple[list[tuple[int, int] | None], npt.NDArray[np.bool_], npt.NDArray[np.str_]]
+
+
+def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> Rights:
+    """Return what each subset teaches, judged on the n test images.
+
+    Args:
+        run: The run, compared so far.
+        curve: The subsets of few boxes per class; the run's own read-out is the last one's.
+        groups: Of classes.
+
+    Returns:
+        Of each of s subsets the train and validation images behind it, None where it is left out;
+        which images its box is right on, bool [s, 1, n]; and the images' classes [n].
+    """
+    names = [
+        *(f"{subset.per_class}_boxes_{subset.draw}" for subset in curve[:-1]),
+        FOREGROUND,
+        *(f"group_{i}" for i in range(len(groups))),
+    ]
+    subsets = dict(zip(names, [*curve, *groups], strict=True))
+    learned = _learn(run, subsets)
+    write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
+    methods = {
+        name: fit_soft_iou(run, MAPS, f"map_{name}", subset=subsets[name]).method
+        for name in learned
+    }
+    read = ["wnid", "boxes", *(f"map_{name}" for name in learned)]
+    args = (list(methods.values()), run.config.evaluate.iou)
+    parts = over_files(run, MAPS, read, _judge, *args, split="test")
+    rights, wnids = zip(*parts, strict=True)
+    right, wnid = np.concatenate(rights, axis=1), np.concatenate(wnids)
+    at = {name: i for i, name in enumerate(learned)}
+    none = np.zeros(right.shape[1], bool)
+    every = [right[at[name]] if name in at else none for name in names]
+    sizes = [_size(run, name) if name in at else None for name in names]
+    return sizes, np.array(every)[:, None], wnid
+
+
+def _learn(run: RunDir, subsets: dict[str, Subset]) -> list[str]:
+    """Learn the read-outs that are missing; return the names of those that there are."""
+    blocks, learned = blocks_of(run, FOREGROUND), []
+    with pool.kept():
+        for name, subset in subsets.items():
+            if not run.exists(place(folder_of(name))):
+                if _too_many(run, subset):
+                    log.info("compare: %s: more than foreground.images: left out", name)
+                    continue
+                try:
+                    images = drawn(run, subset)
+                except RunError as error:
+                    log.warning("compare: %s: left out: %s", name, error)
+                    continue
+                learn_once(run, name, images, blocks)
+            learned.append(name)
+    return learned
+
+
+def _too_many(run: RunDir, subset: Subset) -> bool:
+    """Return whether a point of the curve may have more images than a run learns from."""
+    per_class = subset.per_class if isinstance(subset, Few) else None
+    return (per_class or 0) * len(subset.limits["train"]) > run.config.foreground.images
+
+
+def _size(run: RunDir, name: str) -> tuple[int, int]:
+    _, facts = saved_readouts(run, folder_of(name))
+    return facts["n_train"], facts["n_validation"]
+
+
+# --------------------------------------------------------------------------- maps by many read-outs
+
+
+def _chain(run: RunDir, names: Sequence[str]) -> Chain:
+    """Return how the validation and test images of a unit get a map by each read-out."""
+    return Chain(
+        run,
+        MAPS,
+        rows=_rows,
+        size=run.config.classifier.input_size,
+        batch_size=run.config.sensitivity.batch_size,
+        worker=partial(Reader, run=run, names=tuple(names)),
+    )
+
+
+def _rows(run: RunDir, unit: str) -> pa.Table:
+    rows = load_unit(run, "sensitivity", unit, [*CARRIED, "error"])
+    held_out = pc.is_in(rows["split"], pa.array(["validation", "test"]))
+    return rows.filter(held_out).combine_chunks()
+
+
+class Reader(Worker):
+    """The run's network and many read-outs: rows and their images in, rows with maps out."""
+
+    def __init__(self, device: str, run: RunDir, names: Sequence[str]) -> None:
+        self.config = run.config.sensitivity
+        self.placed = {name: Placed(readouts_of(run, name)[0]) for name in names}
+        blocks, grid = self.placed[names[0]].readout.blocks, self.config.grid
+        self.cells = Cells.of(blocks, grid, Options())
+        self.make = map_maker(run, (), device, self.cells.taps, backward=self.cells.backward)
+
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        """Return the rows with the map of shares by each read-out; null where there is an error."""
+        label = "class_index" if self.config.label == "truth" else "predicted_index"
+        passed = self.make(pixels, np.asarray(pc.fill_null(rows[label], 0), np.int64)).passed
+        values, good = self.cells(passed), np.asarray(pc.is_null(rows["error"]))
+        for name, shares_of in self.placed.items():
+            shares = shares_of(values, passed.labels)[: len(rows)].clamp(0, 1)
+            maps = shares.half().float().cpu().numpy()
+            there = good & np.isfinite(maps).all(1)
+            column = tables.nullable(maps, there, pa.float32())
+            rows = rows.append_column(f"map_{name}", column)
+        return rows
+
+
+def _judge(
+    rows: pa.Table, methods: Sequence[SoftIoUBox], iou: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.str_]]:
+    """Return which of n images each method gets right, bool [s, n], and their classes."""
+    right = np.zeros((len(methods), len(rows)), bool)
+    truth = true_boxes(rows)
+    for i, method in enumerate(methods):
+        there = np.flatnonzero(np.asarray(pc.is_valid(rows[method.column])))
+        if len(there):
+            boxes = method.predict(rows.take(pa.array(there)))
+            right[i, there] = corloc.best_iou(boxes, [truth[j] for j in there]) >= iou
+    return right, np.array(rows["wnid"].to_pylist(), dtype=np.str_)
