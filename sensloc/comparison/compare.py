@@ -20,7 +20,7 @@ from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
 from sensloc.comparison.table import methods_table
-from sensloc.engine import cluster, units
+from sensloc.engine import cluster, pool, units
 from sensloc.methods import Fitted, catalogue, threshold
 from sensloc.report import comparison
 from sensloc.rows import complete, true_boxes
@@ -28,6 +28,7 @@ from sensloc.scoring import counts, paired
 from sensloc.scoring.accuracy import breakdown
 from sensloc.scoring.max_box_acc import MaxBoxAcc
 from sensloc.stages.evaluate import predict
+from sensloc.stages.network import require_same_weights
 from sensloc.store import provenance
 from sensloc.store.files import load, parquet, stamp
 from sensloc.store.run import RunDir, RunError
@@ -55,8 +56,10 @@ def compare(run: RunDir) -> str:
         wanted = run.config.compare
         taken = draw(run, train=wanted.train, validation=wanted.validation)
         propose(run, taken)
-        learn_foregrounds(run)
-        make_maps(run, taken)
+        require_same_weights(run)
+        with pool.kept():
+            learn_foregrounds(run)
+            make_maps(run, taken)
         for method in catalogue.colocalizations(run.config.compared):
             colocalize(run, method)
         methods = fit_methods(run)

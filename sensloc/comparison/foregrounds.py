@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from sensloc.engine import pool
 from sensloc.heatmaps import FOREGROUND, SECOND, is_learned, names_of
 from sensloc.methods import catalogue
 from sensloc.stages.cell_sums import sums_in
@@ -23,9 +22,8 @@ def learn_foregrounds(run: RunDir) -> None:
     missing = [name for name in own if not run.exists(place(folder_of(name)))]
     if missing:
         images = drawn(run)
-        with pool.kept():
-            for name in missing:
-                learn_once(run, name, images, blocks_of(run, name))
+        for name in missing:
+            learn_once(run, name, images, blocks_of(run, name))
 
 
 def blocks_of(run: RunDir, name: str) -> dict[str, int]:

@@ -59,8 +59,9 @@ def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> 
         *(f"group_{i}" for i in range(len(groups))),
     ]
     subsets = dict(zip(names, [*curve, *groups], strict=True))
-    learned = _learn(run, subsets)
-    write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
+    with pool.kept():
+        learned = _learn(run, subsets)
+        write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
     methods = {
         name: fit_soft_iou(run, MAPS, f"map_{name}", subset=subsets[name]).method
         for name in learned
@@ -80,19 +81,18 @@ def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> 
 def _learn(run: RunDir, subsets: dict[str, Subset]) -> list[str]:
     """Learn the read-outs that are missing; return the names of those that there are."""
     blocks, learned = blocks_of(run, FOREGROUND), []
-    with pool.kept():
-        for name, subset in subsets.items():
-            if not run.exists(place(folder_of(name))):
-                if _too_many(run, subset):
-                    log.info("compare: %s: more than foreground.images: left out", name)
-                    continue
-                try:
-                    images = drawn(run, subset)
-                except RunError as error:
-                    log.warning("compare: %s: left out: %s", name, error)
-                    continue
-                learn_once(run, name, images, blocks)
-            learned.append(name)
+    for name, subset in subsets.items():
+        if not run.exists(place(folder_of(name))):
+            if _too_many(run, subset):
+                log.info("compare: %s: more than foreground.images: left out", name)
+                continue
+            try:
+                images = drawn(run, subset)
+            except RunError as error:
+                log.warning("compare: %s: left out: %s", name, error)
+                continue
+            learn_once(run, name, images, blocks)
+        learned.append(name)
     return learned
 
 

@@ -23,7 +23,7 @@ from sensloc.images.decode import Pixels
 from sensloc.methods import catalogue
 from sensloc.networks.taps import FEATURES, Tap
 from sensloc.rows import true_boxes
-from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.network import map_maker
 from sensloc.stages.sensitivity import map_columns
 from sensloc.store import tables
 from sensloc.store.files import load_unit
@@ -35,7 +35,6 @@ BOX_FEATURES = "box_features"
 
 def make_maps(run: RunDir, taken: Draw) -> None:
     """``compare/proposals`` -> ``compare/maps``, the files that are missing."""
-    require_same_weights(run)
     wanted = "map_permuted" in catalogue.columns(run.config.compared)
     partners = partners_of(run, taken) if wanted else {}
     names = units.names(run, "sensitivity")

@@ -26,7 +26,8 @@ _kept: dict[tuple[float, float], list[Any]] | None = None
 def kept() -> Iterator[None]:
     """Let pools that follow one another in this block use each other's actors.
 
-    A process starts, and imports torch, once. Between the pools the actors hold their CPUs.
+    A process starts, and imports torch, once. Between the pools the actors hold their CPUs and
+    GPUs: nothing in the block may ask for more than what pools leave, 2 * ``cpus_per_task``.
     """
     global _kept
     _kept = {}

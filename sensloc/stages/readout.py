@@ -133,7 +133,8 @@ def _over(
         files = (load(run, [run.file(stage, unit)], None, errors=True) for unit in bundle.units)
         return function(merged(chain.from_iterable(map(sums_of, files))), *args)
 
-    for _, value in cluster.in_tasks(apply, bundles, run, args, cpus=1.0):
+    cpus = run.config.resources.cpus_per_task
+    for _, value in cluster.in_tasks(apply, bundles, run, args, cpus=cpus):
         yield value
 
 
