@@ -42,7 +42,14 @@ class Sums(Worker):
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         sums = pa.array(pixels.sum((1, 2, 3), dtype=np.int64))
         batch = pa.array([len(rows)] * len(rows), pa.int64())
-        return rows.append_column("sum", sums).append_column("batch", batch)
+        mixed = pa.array([len(set(self.kinds(rows).tolist())) > 1] * len(rows), pa.bool_())
+        columns = {"sum": sums, "batch": batch, "mixed": mixed}
+        for name, column in columns.items():
+            rows = rows.append_column(name, column)
+        return rows
+
+    def kinds(self, rows: pa.Table) -> np.ndarray:
+        return np.array([int(image_id) % 3 for image_id in rows["image_id"].to_pylist()], np.int64)
 
     def whole(self, table: pa.Table) -> pa.Table:
         return table.append_column("n", pa.array([len(table)] * len(table), pa.int64()))
@@ -67,6 +74,8 @@ def test_each_row_meets_its_own_image_once_in_its_own_place(
     assert made["image_id"].to_pylist() == rows["image_id"].to_pylist()
     assert made["sum"].to_pylist() == [12 * i if there else 0 for i, there in enumerate(decoded)]
     assert max(made["batch"].to_pylist(), default=0) <= batch_size
+    if all(decoded):
+        assert sum(made["mixed"].to_pylist()) <= 2 * batch_size, "a change of kind is in one batch"
     assert set(made["n"].to_pylist()) <= {len(rows)}
 
 

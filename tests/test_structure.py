@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from conftest import ROOT
 
 FLOORS = (
-    ("errors", "dice", "boxes", "rows", "sections"),
+    ("errors", "dice", "boxes", "rows", "sections", "sums"),
     *(("images",), ("datasets",), ("networks",), ("scoring",), ("heatmaps",), ("methods",)),
     *(("baselines",), ("config",), ("store",), ("prediction",), ("report",), ("engine",)),
     *(("stages",), ("comparison",), ("cli",), ("__main__",)),

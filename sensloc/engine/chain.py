@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -61,6 +62,13 @@ class Worker:
         """
         raise NotImplementedError
 
+    def kinds(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """Return a number for each of n rows, int64 [n]: rows of one number are batched together.
+
+        So a batch has no row of a kind that costs more than the others, or has these alone.
+        """
+        return np.zeros(len(rows), np.int64)
+
     def whole(self, table: pa.Table) -> pa.Table:
         """Return a unit's file, given what was returned for its batches, in the order of rows."""
         return table
@@ -83,15 +91,15 @@ class Images:
     def through(self, worker: Worker, batch_size: int) -> pa.Table:
         """Return what a worker makes of the rows, in batches; those with an image come first."""
         without = np.setdiff1d(np.arange(len(self.rows)), self.at)
-        order = np.concatenate([self.at, without])
-        tables = []
+        alike = np.argsort(worker.kinds(self.rows)[self.at], kind="stable")
+        order, tables = np.concatenate([self.at[alike], without]), []
         for start in range(0, max(len(order), 1), batch_size):
-            index, images = order[start : start + batch_size], self.pixels[start:][:batch_size]
+            index, some = order[start : start + batch_size], alike[start : start + batch_size]
             pixels = np.zeros((len(index), *self.pixels.shape[1:]), np.uint8)
-            pixels[: len(images)] = images
+            pixels[: len(some)] = self.pixels[some]
             tables.append(worker(self.rows.take(pa.array(index)), pixels))
         made = pa.concat_tables(tables)
-        if len(without) and worker.by_row:
+        if worker.by_row and (np.diff(order) < 0).any():
             made = made.take(pa.array(np.argsort(order)))
         return worker.whole(made)
 

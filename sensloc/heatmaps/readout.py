@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensloc.boxes import Boxes
+from sensloc.sums import Sums
 
 Array = npt.NDArray[np.float64]
 
@@ -67,7 +68,7 @@ def covered(boxes: Boxes, grid: int) -> Array:
 
 
 @dataclass(frozen=True)
-class CellSums:
+class CellSums(Sums):
     """The sums over images from which read-outs are learned: a commutative monoid, to the bit.
 
     Attributes:
@@ -109,23 +110,6 @@ class CellSums:
         cells, flat = x.reshape(-1, x.shape[2]), y.ravel()
         return cls(
             len(x), x.sum(0), y.sum(0), cells.T @ cells, cells.T @ flat, float((flat * flat).sum())
-        )
-
-    def merge(self, other: Self) -> Self:
-        """Return the sums of the images of both, which have the same cells and values.
-
-        Raises:
-            ValueError: Their shapes differ.
-        """
-        if self.x.shape != other.x.shape:
-            raise ValueError(f"cannot merge sums of shapes {self.x.shape} and {other.x.shape}")
-        return type(self)(
-            self.n + other.n,
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-            self.yy + other.yy,
         )
 
     @property

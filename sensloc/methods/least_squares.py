@@ -21,6 +21,8 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sensloc.sums import Sums
+
 Array = npt.NDArray[np.float64]
 
 QUANTUM = 2.0**-14
@@ -34,7 +36,7 @@ def quantise(values: npt.NDArray[Any]) -> Array:
 
 
 @dataclass(frozen=True)
-class NormalEquations:
+class NormalEquations(Sums):
     """The sufficient statistics of a linear regression with intercept.
 
     Attributes:
@@ -72,22 +74,6 @@ class NormalEquations:
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ValueError(f"want [n, d] features and [n, t] targets, got {x.shape}, {y.shape}")
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
-
-    def merge(self, other: Self) -> Self:
-        """Return the sums of the rows of both, which have the same features and targets.
-
-        Raises:
-            ValueError: Their shapes differ.
-        """
-        if self.xy.shape != other.xy.shape:
-            raise ValueError(f"cannot merge sums of shapes {self.xy.shape} and {other.xy.shape}")
-        return type(self)(
-            self.n + other.n,
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-        )
 
     def spectrum(self) -> tuple[Array, Array, Array]:
         """Return the one decomposition that serves every ridge.

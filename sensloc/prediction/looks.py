@@ -64,29 +64,37 @@ class Looker:
         seen = self.first(pixels, labels, fold)
         if not self.twice:
             return seen
-        size, n = pixels.shape[1], len(pixels)
-        parts, regions = np.zeros_like(pixels), np.tile(WHOLE, (n, 1))
-        for i, (source, box) in enumerate(zip(sources, where(seen), strict=True)):
-            if source is not None:
-                full = pixels_of(source, ANY) if isinstance(source, bytes) else source
-                parts[i], regions[i] = crop(full, box, size)
-        chosen = seen.passed.labels[:n].cpu().numpy()
-        again = self.first.only([FOREGROUND])(parts, chosen).maps[FOREGROUND]
-        absent = np.array([source is None for source in sources], bool)
-        maps = Maps(
-            np.where(absent[:, None], np.float16(0), again.values),
-            np.where(absent, np.float32(1), again.scale),
-            *(again.height, again.width),
-        )
+        n, wanted = len(pixels), [i for i, source in enumerate(sources) if source is not None]
+        first, regions = seen.maps[FOREGROUND], np.tile(WHOLE, (n, 1))
+        values, scale = np.zeros_like(first.values), np.ones_like(first.scale)
+        if wanted:
+            parts = np.zeros_like(pixels)
+            for i, box in zip(wanted, where(first.values[wanted]), strict=True):
+                parts[i], regions[i] = crop(_full(sources[i]), box, pixels.shape[1])
+            chosen = seen.passed.labels[:n].cpu().numpy()
+            again = self.first.only([FOREGROUND])(parts, chosen).maps[FOREGROUND]
+            values[wanted], scale[wanted] = again.values[wanted], again.scale[wanted]
         return replace(
             seen,
-            maps={**seen.maps, SECOND: maps},
+            maps={**seen.maps, SECOND: Maps(values, scale, first.height, first.width)},
             regions={**seen.regions, SECOND: regions},
         )
 
 
-def where(seen: Seen) -> Boxes:
-    """Return the region of each image that the second look is at: [n, 4] unit xyxy."""
-    shares = np.nan_to_num(seen.maps[FOREGROUND].values.astype(np.float64))
-    boxes = [best_box(evidence_of(image, GAIN, POWER)) for image in fine(shares)]
+def _full(source: Source) -> Pixels:
+    """Return the pixels of an image as stored."""
+    return pixels_of(source, ANY) if isinstance(source, bytes) else np.asarray(source)
+
+
+def where(shares: npt.NDArray[np.float16]) -> Boxes:
+    """Return the region of each image that the second look is at.
+
+    Args:
+        shares: [n, P] The foregrounds of the first look.
+
+    Returns:
+        [n, 4] unit xyxy.
+    """
+    maps = fine(np.nan_to_num(shares.astype(np.float64)))
+    boxes = [best_box(evidence_of(image, GAIN, POWER)) for image in maps]
     return np.clip(resize(np.array(boxes).reshape(-1, 4), (ZOOM, ZOOM)), 0, 1)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from sensloc.boxes import Boxes, area, iou
 from sensloc.scoring.corloc import Floats
 from sensloc.scoring.regions import components, resized, stretched
+from sensloc.sums import Sums
 
 DELTAS = (0.3, 0.5, 0.7)
 """The IoUs at which a box counts as right, ascending."""
@@ -31,7 +32,7 @@ LEVELS = tuple(k / 100 for k in range(1, 101))
 
 
 @dataclass(frozen=True)
-class MaxBoxAcc:
+class MaxBoxAcc(Sums):
     """MaxBoxAccV2 of the heat maps of some images.
 
     It is made of integer sums, so ``merge`` is associative and commutative to the bit.
@@ -64,10 +65,6 @@ class MaxBoxAcc:
             best = _best_iou_by_level(resized(heat, side), np.asarray(boxes, np.float64))
             counts += best >= np.array(DELTAS)[:, None]
         return cls(len(maps), counts)
-
-    def merge(self, other: Self) -> Self:
-        """Return the counts of the images of both."""
-        return type(self)(self.n + other.n, self.counts + other.counts)
 
     @property
     def per_delta(self) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ from sensloc.stages.cell_sums import HALVES, VALIDATION, Key, merged, sums_in, s
 from sensloc.stages.readout_file import place
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
+from sensloc.sums import Sums
 
 ROUNDING = 2.0**-24
 
@@ -162,7 +163,7 @@ def _train(sums: Mapping[Key, CellSums], label: int) -> list[CellSums]:
 
 
 @dataclass(frozen=True)
-class Errors:
+class Errors(Sums):
     """Squared errors along the paths: a commutative monoid, to the bit.
 
     Each class's are rounded to multiples of ``ROUNDING``, so that no choice depends on an order.
@@ -178,15 +179,6 @@ class Errors:
     of_validation: Array
     n_held_out: int
     of_held_out: Array
-
-    def merge(self, other: "Errors") -> "Errors":
-        """Return the errors on the images of both."""
-        return Errors(
-            self.n + other.n,
-            self.of_validation + other.of_validation,
-            self.n_held_out + other.n_held_out,
-            self.of_held_out + other.of_held_out,
-        )
 
     def choose(self, config: Foreground) -> tuple[float, float]:
         """Return the penalty and the shrinkage.

@@ -99,6 +99,10 @@ class Mapper(Worker):
             manifest | new, tables.sensitivity(widths, [column(name) for name in seen.regions])
         )
 
+    def kinds(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """Return which rows are looked at twice: the train images are not."""
+        return np.array([split == "train" for split in rows["split"].to_pylist()], np.int64)
+
     def _sources(self, rows: pa.Table) -> list[Source]:
         """Return the files of the images that are looked at twice: all but the train images."""
         if not self.look.twice:

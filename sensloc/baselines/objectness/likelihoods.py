@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensloc.baselines.objectness.windows import Floats, Integers
+from sensloc.sums import Sums
 
 BINS = 100
 """Equal bins of a cue's range, [0, 1]."""
@@ -17,7 +18,7 @@ PSEUDO_COUNT = 1.0
 
 
 @dataclass(frozen=True)
-class LikelihoodTables:
+class LikelihoodTables(Sums):
     """Histograms of cues over windows on objects and on background.
 
     Integer sums, so ``merge`` is associative and commutative to the bit, and ``zeros`` is its
@@ -41,10 +42,6 @@ class LikelihoodTables:
         cells = (table * BINS + _bins(cues)).reshape(-1)
         size = cues.shape[1] * 2 * BINS
         return cls(np.bincount(cells, minlength=size).reshape(-1, 2, BINS).astype(np.int64))
-
-    def merge(self, other: Self) -> Self:
-        """Return the counts of the windows of both."""
-        return type(self)(self.counts + other.counts)
 
     def likelihoods(self) -> Floats:
         """Return p(cue | background) and p(cue | object): [c, 2, BINS], each row sums to 1."""
