@@ -23,7 +23,7 @@ from sensloc.comparison.partners import partners_of
 from sensloc.config import Config
 from sensloc.engine import units
 from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
-from sensloc.engine.pool import Pool
+from sensloc.engine.pool import Pool, kept
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
 from sensloc.images.decode import Pixels
@@ -263,6 +263,31 @@ def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
         assert sorted(pool.take(call) for call in list(pool.pending)) == [0, 1, 4, 9]
         pool.close()
     assert "constructor arguments" not in capfd.readouterr().err
+
+
+def greets(word: str) -> Any:
+    """Make a worker that says its word, and in which process."""
+    return lambda: (word, os.getpid())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_pools_that_follow_one_another_may_share_their_actors() -> None:
+    said: list[tuple[str, int]] = []
+
+    def ask(word: str) -> None:
+        pool = Pool(partial(greets, word), most=1, cpus=0.5)
+        pool.resize(waiting=1)
+        pool.submit()
+        said.extend(pool.take(call) for call in list(pool.pending))
+        pool.close()
+
+    with kept():
+        ask("first")
+        ask("second")
+    ask("third")
+    words, processes = zip(*said, strict=True)
+    assert words == ("first", "second", "third"), "each pool has its own worker"
+    assert processes[0] == processes[1] != processes[2]
 
 
 @pytest.mark.usefixtures("cluster")

@@ -15,6 +15,7 @@ from sensloc.baselines.colocalization import Colocalization
 from sensloc.comparison.colocalize import padded
 from sensloc.comparison.compare import compare
 from sensloc.comparison.fit import METHODS, choices_of
+from sensloc.comparison.less import LINEAR
 from sensloc.comparison.maps import MAPS
 from sensloc.comparison.subsets import subsets_of
 from sensloc.config import Compare
@@ -264,6 +265,39 @@ def test_label_counts_are_what_they_say_and_nested(compared: RunDir) -> None:
         if subset.per_class is not None and subset.draw in seen:
             assert (mask >= seen[subset.draw]).all()
         seen[subset.draw] = mask
+
+
+def test_the_foreground_is_learned_from_less_as_the_linear_map_is(compared: RunDir) -> None:
+    labels = table_of(compared, "labels").to_pylist()
+    sizes = {
+        method: [(row["per_class"], row["n_train"]) for row in labels if row["method"] == method]
+        for method in ("sensitivity", "foreground")
+    }
+    assert sizes["foreground"] == sizes["sensitivity"]
+    unseen = table_of(compared, "unseen").to_pylist()
+    tested = [(row["method"], row["tested_on"], row["n_images"]) for row in unseen]
+    first, second = (n for method, on, n in tested if method == "foreground" and on != "both")
+    assert first + second == 50
+    assert {method for method, *_ in tested} == {*LINEAR, "foreground"}
+    whole = next(r for r in labels if r["method"] == "foreground" and r["per_class"] is None)
+    judged = table_of(compared).filter(pc.equal(table_of(compared)["method"], "foreground"))
+    assert whole["corloc"] == judged["corloc"][0].as_py(), "all there is: the run's own"
+
+
+def test_a_group_of_classes_is_the_configs_or_a_half(compared: RunDir) -> None:
+    _, (first, second) = subsets_of(compared)
+    assert len(first.limits["train"]) == len(second.limits["train"]) == 5
+    wnids = sorted(first.limits["train"])[:2]
+    for wanted, message in ((wnids, None), (["n0"], "names none of the run's classes")):
+        section = SECTION.model_copy(update={"unseen": tuple(wanted)})
+        run = RunDir(compared.url, compared.config.model_copy(update={"compare": section}))
+        if message is None:
+            _, (named, rest) = subsets_of(run)
+            assert sorted(named.limits["train"]) == wnids
+            assert len(rest.limits["train"]) == 8
+        else:
+            with pytest.raises(RunError, match=message):
+                subsets_of(run)
 
 
 def test_a_method_without_what_it_reads_has_an_error_row_and_is_wrong(compared: RunDir) -> None:

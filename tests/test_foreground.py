@@ -11,6 +11,7 @@ import pytest
 from conftest import copied, small_config
 
 from sensloc.boxes import iou
+from sensloc.comparison.foregrounds import blocks_of, learn_once
 from sensloc.engine import units
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import crop, pixels_of, squash
@@ -20,7 +21,7 @@ from sensloc.rows import vectors
 from sensloc.stages.cell_sums import merged, sums_in, sums_of
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit, fitted_methods
-from sensloc.stages.foreground import foreground
+from sensloc.stages.foreground import drawn, foreground
 from sensloc.stages.learner import part_of
 from sensloc.stages.localizer import localizer, method_of
 from sensloc.stages.network import looker
@@ -77,6 +78,23 @@ def test_read_outs_are_equal_to_the_bit_however_the_images_are_cut(
             return [file[name] for name in file.files if name != "method.json"]
 
     assert all(map(np.array_equal, whole(small_run), whole(other)))
+
+
+def test_learned_from_all_without_halves_it_is_the_runs_own(
+    small_run: RunDir, tmp_path: Path
+) -> None:
+    """As the comparison learns read-outs from less, and from other blocks."""
+    run = copied(small_run, tmp_path / "run")
+    learn_once(run, "all", drawn(run), blocks_of(run, "foreground"))
+    (whole,) = readouts_of(run, "all")
+    own, *_ = readouts_of(run)
+    assert all(np.array_equal(getattr(whole, name), getattr(own, name)) for name in vars(own))
+    assert not run.files("compare/readouts/all/sums"), "sums are deleted when they are solved"
+    (sensitivities,) = [blocks_of(run, "foreground_sensitivities")]
+    assert sensitivities == {"gradient": 1, "inner_2": 1, "inner_4": 1, "inner_8": 1}
+    forward = blocks_of(run, "foreground_forward")
+    assert set(forward) == {"cam", "activation_8"}
+    assert forward["activation_8"] > 1
 
 
 def test_every_drawn_image_is_in_one_sum(small_run: RunDir) -> None:

@@ -19,14 +19,13 @@ from sensloc.engine import cluster
 from sensloc.engine.chain import write_units
 from sensloc.heatmaps.foreground import Cells, blocks_at
 from sensloc.heatmaps.passes import PREDICTED, Options
-from sensloc.networks.prepare import probe_of, weights_hash
+from sensloc.networks.prepare import probe_of
 from sensloc.networks.taps import strides
 from sensloc.stages.learner import Places, chain
-from sensloc.stages.network import load_network_of, map_maker
+from sensloc.stages.network import load_network_of, map_maker, network_and_machine
 from sensloc.stages.readout import Bundle, learn
 from sensloc.stages.readout_file import FOLDER
 from sensloc.stages.subset import Subset, everything
-from sensloc.store.provenance import Machine
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -50,12 +49,7 @@ def foreground(run: RunDir) -> None:
         with run.stage("foreground", FOLDER):
             log.info("foreground: none is wanted")
         return
-    digest, machine, blocks = cluster.in_task(
-        _prepare_once,
-        run,
-        cpus=run.config.resources.cpus_per_actor,
-        gpus=run.config.resources.gpus_per_actor,
-    )
+    digest, machine, blocks = network_and_machine(run, _blocks)
     of = {"weights": digest, "device": machine.device, "blocks": blocks}
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
     with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
@@ -89,22 +83,21 @@ def learn_from(
     return learn(run, folder, blocks, bundles, cross_fit)
 
 
-def _prepare_once(run: RunDir) -> tuple[str, Machine, dict[str, int]]:
-    """Return a hash of the run's network, the machine, and the values of each block that is read.
+def _blocks(run: RunDir) -> dict[str, int]:
+    """Return what is read of the run's network, and how many values each block has.
 
-    One pass of noise says how many they are, and whether the network can be read so at all.
+    One pass of noise says how many, and whether the network can be read so at all.
     """
-    network, config = load_network_of(run), run.config
-    digest = weights_hash(network)
-    blocks = config.foreground.blocks
-    if blocks is None:
-        blocks = blocks_at(*strides(network.eval(), probe_of(config.classifier)))
-    cells = Cells.of(blocks, config.sensitivity.grid, Options())
+    config = run.config
+    names = config.foreground.blocks
+    if names is None:
+        network = load_network_of(run).eval()
+        names = blocks_at(*strides(network, probe_of(config.classifier)))
+    cells = Cells.of(names, config.sensitivity.grid, Options())
     make = map_maker(run, (), "cpu", cells.taps, backward=cells.backward)
     size = config.classifier.input_size
     noise = np.random.default_rng(0).integers(0, 255, (1, size, size, 3), np.uint8)
-    widths = cells.widths(make(noise, np.zeros(1, np.int64)).passed)
-    return digest, Machine.here(config.resources.gpus_per_actor), widths
+    return cells.widths(make(noise, np.zeros(1, np.int64)).passed)
 
 
 # --------------------------------------------------------------------------- the draw

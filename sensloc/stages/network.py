@@ -1,6 +1,7 @@
 """The run's network: loaded, hashed, and made a maker of heat maps, the same for every stage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from torch import nn
 
@@ -15,6 +16,8 @@ from sensloc.stages.readout_file import readouts_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
 
+T = TypeVar("T")
+
 
 def require_same_weights(run: RunDir) -> str:
     """Return the hash of the run's network, which made its maps on such a device.
@@ -22,30 +25,38 @@ def require_same_weights(run: RunDir) -> str:
     Raises:
         RunError: Another network made them, or another kind of device; which is named.
     """
-    digest, machine = network_and_machine(run)
+    digest, machine, _ = network_and_machine(run, makes_its_maps)
     here = {"weights": digest, "device": machine.device}
     if differs := differences(run.stages()["sensitivity"]["of"], here):
         raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
     return digest
 
 
-def network_and_machine(run: RunDir) -> tuple[str, Machine]:
-    """Return a hash of the run's network, and the machine it runs on, both found by a task.
+def network_and_machine(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
+    """Return a hash of the run's network, the machine that it runs on, and what ``check`` returns.
 
-    The network is loaded and prepared there once: an actor that cannot start is tried again and
-    again, this says why.
+    A task finds them there, once: an actor that cannot start is tried again and again, this says
+    why.
     """
     resources = run.config.resources
-    answer: tuple[str, Machine] = cluster.in_task(
-        _prepare_once, run, cpus=resources.cpus_per_actor, gpus=resources.gpus_per_actor
+    answer: tuple[str, Machine, T] = cluster.in_task(
+        _checked, run, check, cpus=resources.cpus_per_actor, gpus=resources.gpus_per_actor
     )
     return answer
 
 
-def _prepare_once(run: RunDir) -> tuple[str, Machine]:
+def _checked(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
     digest = weights_hash(load_network_of(run))
+    return digest, Machine.here(run.config.resources.gpus_per_actor), check(run)
+
+
+def makes_its_maps(run: RunDir) -> None:
+    """Prepare the run's network for its heat maps.
+
+    Raises:
+        ClassifierError: It has no place for one.
+    """
     looker(run, run.config.maps, "cpu")
-    return digest, Machine.here(run.config.resources.gpus_per_actor)
 
 
 def load_network_of(run: RunDir) -> nn.Module:

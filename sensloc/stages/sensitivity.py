@@ -21,7 +21,7 @@ from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import Pixels
 from sensloc.prediction.looks import Source
 from sensloc.stages.learner import part_of
-from sensloc.stages.network import looker, network_and_machine
+from sensloc.stages.network import looker, makes_its_maps, network_and_machine
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir, RunError
@@ -37,7 +37,7 @@ def sensitivity(run: RunDir) -> None:
             or the device are not those of the attempt that was cut off.
     """
     run.require("manifest", *(["foreground"] if run.config.foreground.looks else []))
-    digest, machine = network_and_machine(run)
+    digest, machine, _ = network_and_machine(run, makes_its_maps)
     of = {"weights": digest, "device": machine.device}
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         began = time.monotonic()
