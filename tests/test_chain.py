@@ -21,9 +21,10 @@ from sensloc.comparison import maps, proposals
 from sensloc.comparison.draw import Draw
 from sensloc.comparison.partners import partners_of
 from sensloc.config import Config
-from sensloc.engine import units
+from sensloc.engine import idle, units
 from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
-from sensloc.engine.pool import Pool, kept
+from sensloc.engine.cluster import in_task
+from sensloc.engine.pool import Pool, called
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
 from sensloc.images.decode import Pixels
@@ -271,7 +272,8 @@ def greets(word: str) -> Any:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_pools_that_follow_one_another_may_share_their_actors() -> None:
+def test_pools_that_follow_one_another_share_actors_until_a_task_needs_their_place() -> None:
+    idle.make_room()
     said: list[tuple[str, int]] = []
 
     def ask(word: str) -> None:
@@ -281,13 +283,14 @@ def test_pools_that_follow_one_another_may_share_their_actors() -> None:
         said.extend(pool.take(call) for call in list(pool.pending))
         pool.close()
 
-    with kept():
-        ask("first")
-        ask("second")
+    checked = called(os.getpid, cpus=0.5, gpus=0)
+    ask("first")
+    ask("second")
+    assert in_task(int, "3", cpus=1.0) == 3
     ask("third")
     words, processes = zip(*said, strict=True)
     assert words == ("first", "second", "third"), "each pool has its own worker"
-    assert processes[0] == processes[1] != processes[2]
+    assert checked == processes[0] == processes[1] != processes[2]
 
 
 @pytest.mark.usefixtures("cluster")

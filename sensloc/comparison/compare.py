@@ -20,7 +20,7 @@ from sensloc.comparison.maps import MAPS, make_maps
 from sensloc.comparison.proposals import RECALL_AT, propose
 from sensloc.comparison.speed import milliseconds
 from sensloc.comparison.table import methods_table
-from sensloc.engine import cluster, pool, units
+from sensloc.engine import cluster, units
 from sensloc.methods import Fitted, catalogue, threshold
 from sensloc.report import comparison
 from sensloc.rows import complete, true_boxes
@@ -57,9 +57,8 @@ def compare(run: RunDir) -> str:
         taken = draw(run, train=wanted.train, validation=wanted.validation)
         propose(run, taken)
         require_same_weights(run)
-        with pool.kept():
-            learn_foregrounds(run)
-            make_maps(run, taken)
+        learn_foregrounds(run)
+        make_maps(run, taken)
         for method in catalogue.colocalizations(run.config.compared):
             colocalize(run, method)
         methods = fit_methods(run)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sensloc.comparison.foregrounds import blocks_of, learn_once
 from sensloc.comparison.subsets import Few, Subset
-from sensloc.engine import pool, units
+from sensloc.engine import units
 from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.engine.cluster import over_files
 from sensloc.heatmaps import FOREGROUND
@@ -59,9 +59,8 @@ def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> 
         *(f"group_{i}" for i in range(len(groups))),
     ]
     subsets = dict(zip(names, [*curve, *groups], strict=True))
-    with pool.kept():
-        learned = _learn(run, subsets)
-        write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
+    learned = _learn(run, subsets)
+    write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
     methods = {
         name: fit_soft_iou(run, MAPS, f"map_{name}", subset=subsets[name]).method
         for name in learned

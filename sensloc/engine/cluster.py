@@ -13,6 +13,7 @@ from ray._private import ray_constants, services
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RaySystemError, RayTaskError
 
+from sensloc.engine import idle
 from sensloc.store.files import image_keys, load
 from sensloc.store.run import RunDir, RunError
 
@@ -65,6 +66,8 @@ def connect(**options: Any) -> None:
     Args:
         options: Arguments of ``ray.init``.
     """
+    if not ray.is_initialized():
+        idle.forget()
     address: Any = options.get("address")
     alone = services.canonicalize_bootstrap_address(address) is None  # as ray.init looks for one
     if alone:
@@ -102,8 +105,13 @@ def room(cpus: float, gpus: float = 0.0, spare: float = 0.0) -> int:
 
 def ask_for(bundles: list[dict[str, float]]) -> None:
     """Ask an autoscaler for a cluster that holds these resources at once; none withdraws it."""
-    if ray.get_runtime_context().gcs_address not in STARTED_HERE:
+    if elastic():
         request_resources(bundles=bundles)
+
+
+def elastic() -> bool:
+    """Return whether machines may come and go: not where this process has started Ray itself."""
+    return ray.get_runtime_context().gcs_address not in STARTED_HERE
 
 
 # --------------------------------------------------------------------------- tasks
@@ -111,6 +119,8 @@ def ask_for(bundles: list[dict[str, float]]) -> None:
 
 def remote(function: Callable[..., Any], cpus: float, gpus: float = 0.0, **options: Any) -> Any:
     """Return a function as a Ray task, tried again up to ``RETRIES`` times when its worker dies."""
+    if cpus >= 1 or gpus:
+        idle.make_room()
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
     return task.options(max_retries=RETRIES, retry_exceptions=[RaySystemError], **options)
 

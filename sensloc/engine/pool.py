@@ -5,42 +5,23 @@ again on another machine can be lost, and what hinders a worker is the error of 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RaySystemError
 
-from sensloc.engine import cluster
+from sensloc.engine import cluster, idle
 
 EVERY = 2.0
 """Seconds between two looks at how large the cluster is."""
 
 
-_kept: dict[tuple[float, float], list[Any]] | None = None
-"""Idle actors of pools that are closed, by their CPUs and GPUs; None: such actors are stopped."""
-
-
-@contextmanager
-def kept() -> Iterator[None]:
-    """Let pools that follow one another in this block use each other's actors.
-
-    A process starts, and imports torch, once. Between the pools the actors hold their CPUs and
-    GPUs: nothing in the block may ask for more than what pools leave, 2 * ``cpus_per_task``.
-    """
-    global _kept
-    _kept = {}
-    try:
-        yield
-    finally:
-        for actor in [actor for idle in _kept.values() for actor in idle]:
-            actor.__ray_terminate__.remote()
-        _kept = None
+T = TypeVar("T")
 
 
 class Holder:
-    """The actor: it makes its worker when it is first called, and keeps it."""
+    """The actor: it makes a pool's worker when it is first called, and keeps it."""
 
     def __init__(self) -> None:
         self.worker: Callable[..., Any] | None = None
@@ -57,6 +38,32 @@ class Holder:
             self.worker = None  # another pool's
             self.worker, self.made_by = ray.get(make[0])(), make[0]
         return self.worker(*inputs)
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Return ``function(*args)``."""
+        return function(*args)
+
+
+def actor_of(cpus: float, gpus: float) -> Any:
+    """Return an actor that is idle, or a new one."""
+    kind: Any = ray.remote(
+        num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"
+    )(Holder)
+    return idle.take(cpus, gpus) or kind.remote()
+
+
+def called(function: Callable[..., T], *args: Any, cpus: float, gpus: float) -> T:
+    """Return ``function(*args)``, called by an actor that a pool may have afterwards."""
+    actor = actor_of(cpus, gpus)
+    try:
+        value: T = cluster.result(_with_retries(actor.call).remote(function, *args))
+    finally:
+        idle.leave(actor, cpus, gpus)
+    return value
+
+
+def _with_retries(method: Any) -> Any:
+    return method.options(max_task_retries=cluster.RETRIES, retry_exceptions=[RaySystemError])
 
 
 class Pool:
@@ -82,9 +89,6 @@ class Pool:
     ) -> None:
         self.most, self.cpus, self.gpus, self.spare, self.calls = most, cpus, gpus, spare, calls
         self.make = [ray.put(make)]  # in a list: a reference, read once by each actor
-        self.kind: Any = ray.remote(
-            num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"
-        )(Holder)
         self.working: dict[Any, int] = {}
         """Calls of each actor."""
         self.pending: dict[Any, Any] = {}
@@ -104,21 +108,17 @@ class Pool:
         room = min(self.most, cluster.room(self.cpus, self.gpus, self.spare))
         target = min(room, waiting + len(self.pending))
         more = target - len(self.working)
-        idle = self._idle
         for _ in range(more):
-            self.working[idle.pop() if idle else self.kind.remote()] = 0
+            self.working[actor_of(self.cpus, self.gpus)] = 0
         if more > 0:
             wanted = min(self.most, waiting, 2 * len(self.working))
             self._ask_for_room(wanted if wanted > len(self.working) else 0)
         free = [actor for actor, calls in self.working.items() if calls == 0]
         for actor in free[: max(0, -more)]:
             del self.working[actor]
-            actor.__ray_terminate__.remote()  # unlike ray.kill, it sends its last metrics
-
-    @property
-    def _idle(self) -> list[Any]:
-        """The actors that an earlier pool has left."""
-        return [] if _kept is None else _kept.setdefault((self.cpus, self.gpus), [])
+            idle.leave(actor, self.cpus, self.gpus)
+        if cluster.elastic() and more < 0:
+            idle.make_room()  # so that machines without work can go
 
     def _ask_for_room(self, actors: int) -> None:
         """Let an autoscaler make room for so many actors in all; 0 withdraws what was asked."""
@@ -135,10 +135,7 @@ class Pool:
     def submit(self, *inputs: Any) -> None:
         """Call the actor that has the fewest calls."""
         actor = min(self.working, key=self.working.__getitem__)
-        method = actor.work.options(
-            max_task_retries=cluster.RETRIES, retry_exceptions=[RaySystemError]
-        )
-        self.pending[method.remote(self.make, *inputs)] = actor
+        self.pending[_with_retries(actor.work).remote(self.make, *inputs)] = actor
         self.working[actor] += 1
 
     def take(self, reference: Any) -> Any:
@@ -147,14 +144,12 @@ class Pool:
         return cluster.result(reference)
 
     def close(self) -> None:
-        """Stop the actors, and withdraw what was asked for."""
+        """Let the actors wait for other work, and withdraw what was asked for."""
         for actor, calls in self.working.items():
             if calls:
                 ray.kill(actor)
-            elif _kept is not None:
-                self._idle.append(actor)
             else:
-                actor.__ray_terminate__.remote()
+                idle.leave(actor, self.cpus, self.gpus)
         self._ask_for_room(0)
         self.working.clear()
         self.pending.clear()

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from sensloc.engine import cluster
+from sensloc.engine import pool
 from sensloc.heatmaps import FOREGROUND, SECOND, is_learned, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
@@ -35,14 +35,10 @@ def require_same_weights(run: RunDir) -> str:
 def network_and_machine(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
     """Return a hash of the run's network, the machine that it runs on, and what ``check`` returns.
 
-    A task finds them there, once: an actor that cannot start is tried again and again, this says
-    why.
+    An actor finds them, where the network will be, before any unit of work asks for it.
     """
-    resources = run.config.resources
-    answer: tuple[str, Machine, T] = cluster.in_task(
-        _checked, run, check, cpus=resources.cpus_per_actor, gpus=resources.gpus_per_actor
-    )
-    return answer
+    cpus, gpus = run.config.resources.cpus_per_actor, run.config.resources.gpus_per_actor
+    return pool.called(_checked, run, check, cpus=cpus, gpus=gpus)
 
 
 def _checked(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
