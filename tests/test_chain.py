@@ -286,7 +286,7 @@ def test_pools_that_follow_one_another_share_actors_until_a_task_needs_their_pla
     checked = called(os.getpid, cpus=0.5, gpus=0)
     ask("first")
     ask("second")
-    assert in_task(int, "3", cpus=1.0) == 3
+    assert in_task(lambda: 3, cpus=1.0) == 3
     ask("third")
     words, processes = zip(*said, strict=True)
     assert words == ("first", "second", "third"), "each pool has its own worker"
