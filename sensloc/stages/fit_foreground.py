@@ -40,8 +40,8 @@ def fit_soft_iou(
     """
     pairs, threshold = soft_iou.candidates(), run.config.evaluate.iou
     boxes = [soft_iou.SoftIoUBox(column, *pair, part) for pair in pairs]
-    ids = over_files(run, stage, ["image_id"], len, split="validation")
-    share = MOST_IMAGES / max(sum(ids), 1)
+    sizes = over_files(run, stage, ["image_id", "wnid"], _size, subset, split="validation")
+    share = MOST_IMAGES / max(sum(sizes), 1)
     reads, args = [*boxes[0].reads, *READS], (boxes, share, threshold, subset)
     parts = list(over_files(run, stage, reads, _quality, *args, split="validation"))
     total = np.asarray(sum(parts))
@@ -57,6 +57,11 @@ def fit_soft_iou(
         "validation_iou": round(overlap / UNIT / n, 4),
     }
     return Fitted(soft_iou.SoftIoUBox(column, gain, power, part), facts)
+
+
+def _size(rows: pa.Table, subset: Subset) -> int:
+    """Return how many of the rows take part."""
+    return int(subset(rows, "validation").sum())
 
 
 def _quality(
