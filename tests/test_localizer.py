@@ -67,7 +67,7 @@ def test_where_the_class_was_recognised_the_box_is_the_runs_own(small_run: RunDi
     ours = pq.read_table(small_run.path("predictions")).to_pandas()
     method = read_facts(small_run.url)[1].method
     ours = ours[ours.method == method].set_index("image_id")
-    both = judged.join(ours, rsuffix="_run", how="inner")
+    both = judged.join(ours, suffixes=("", "_run"), how="inner")
     same = both[both.recognised]
     assert len(both) == len(ours) == (judged.split == "test").sum()
     assert len(same) > 0
