@@ -132,7 +132,7 @@ def small_config(folder: Path, **changes: object) -> Config:
         "output": folder / "run",
         "root": folder / "scenes",
         "actors": 1,
-        "cpus_per_task": 1,
+        "cpus_per_task": 0.5,
         "rows_per_block": 64,
     }
     file = folder / "small.toml"

@@ -277,14 +277,15 @@ def test_pools_that_follow_one_another_share_actors_until_a_task_needs_their_pla
     said: list[tuple[str, int]] = []
 
     def ask(word: str) -> None:
-        pool = Pool(partial(greets, word), most=1, cpus=0.5)
+        pool = Pool(partial(greets, word), most=1, cpus=0.5, spare=1.0)
         pool.resize(waiting=1)
         pool.submit()
         said.extend(pool.take(call) for call in list(pool.pending))
         pool.close()
 
-    checked = called(os.getpid, cpus=0.5, gpus=0)
+    checked = called(os.getpid, cpus=0.5, gpus=0, beside=0.5)
     ask("first")
+    assert in_task(lambda: 3, cpus=0.5) == 3
     ask("second")
     assert in_task(lambda: 3, cpus=1.0) == 3
     ask("third")

@@ -17,6 +17,9 @@ from sensloc.store.lock import LockedError
 
 BEAT = 0.05
 
+SLOW = 1.0
+"""Where a beat must not be missed, however busy the machine is."""
+
 
 @pytest.fixture(params=["local", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -49,8 +52,8 @@ def dead_process() -> int:
 
 
 def test_a_second_job_is_refused_and_the_first_goes_on(url: str) -> None:
-    with lock.held(url, unwanted, BEAT):
-        with pytest.raises(LockedError, match=socket.gethostname()), lock.held(url, unwanted, BEAT):
+    with lock.held(url, unwanted, SLOW):
+        with pytest.raises(LockedError, match=socket.gethostname()), lock.held(url, unwanted, SLOW):
             pytest.fail("two at once")
         assert (lock.holder(url) or {})["dead"] is False
     assert locks(url) == []

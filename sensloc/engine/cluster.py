@@ -119,8 +119,7 @@ def elastic() -> bool:
 
 def remote(function: Callable[..., Any], cpus: float, gpus: float = 0.0, **options: Any) -> Any:
     """Return a function as a Ray task, tried again up to ``RETRIES`` times when its worker dies."""
-    if cpus >= 1 or gpus:
-        idle.make_room()
+    idle.make_room_for(cpus, gpus)
     task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
     return task.options(max_retries=RETRIES, retry_exceptions=[RaySystemError], **options)
 

@@ -1,13 +1,16 @@
 """Actors between two stages: their processes have started, and imported torch, once.
 
-Idle actors hold their CPUs and GPUs. What asks for a whole CPU, or for a GPU, makes room first;
-other tasks fit beside them, since pools leave 2 * ``cpus_per_task`` to them.
+Idle actors hold their CPUs and GPUs. A run's tasks of ``cpus_per_task`` fit beside them, as they do
+beside a pool at work; what asks for more, or for a GPU, makes room first.
 """
 
 from typing import Any
 
 _idle: dict[tuple[float, float], list[Any]] = {}
 """By their CPUs and GPUs."""
+
+_beside = 0.0
+"""CPUs of a task that fits beside them."""
 
 
 def take(cpus: float, gpus: float) -> Any | None:
@@ -18,9 +21,17 @@ def take(cpus: float, gpus: float) -> Any | None:
     return None
 
 
-def leave(actor: Any, cpus: float, gpus: float) -> None:
-    """Let an actor wait for its next work."""
+def leave(actor: Any, cpus: float, gpus: float, beside: float) -> None:
+    """Let an actor wait for its next work; tasks of so many CPUs fit beside it."""
+    global _beside
+    _beside = beside
     _idle.setdefault((cpus, gpus), []).append(actor)
+
+
+def make_room_for(cpus: float, gpus: float) -> None:
+    """Stop all idle actors, if a task of so many CPUs and GPUs may not fit beside them."""
+    if gpus or cpus > _beside:
+        make_room()
 
 
 def make_room() -> None:

@@ -52,13 +52,23 @@ def actor_of(cpus: float, gpus: float) -> Any:
     return idle.take(cpus, gpus) or kind.remote()
 
 
-def called(function: Callable[..., T], *args: Any, cpus: float, gpus: float) -> T:
-    """Return ``function(*args)``, called by an actor that a pool may have afterwards."""
+def called(
+    function: Callable[..., T], *args: Any, cpus: float, gpus: float, beside: float = 0.0
+) -> T:
+    """Return ``function(*args)``, called by an actor that a pool may have afterwards.
+
+    Args:
+        function: What is called.
+        args: Its arguments.
+        cpus: Of the actor.
+        gpus: Of the actor.
+        beside: CPUs of a task that fits beside it.
+    """
     actor = actor_of(cpus, gpus)
     try:
         value: T = cluster.result(_with_retries(actor.call).remote(function, *args))
     finally:
-        idle.leave(actor, cpus, gpus)
+        idle.leave(actor, cpus, gpus, beside)
     return value
 
 
@@ -74,7 +84,7 @@ class Pool:
         most: Actors at most.
         cpus: Of an actor.
         gpus: Of an actor.
-        spare: CPUs that are left to others.
+        spare: CPUs that are left to others: to two tasks at least.
         calls: Calls that an actor has at a time; 2 where the second one's data is on its way.
     """
 
@@ -116,7 +126,7 @@ class Pool:
         free = [actor for actor, calls in self.working.items() if calls == 0]
         for actor in free[: max(0, -more)]:
             del self.working[actor]
-            idle.leave(actor, self.cpus, self.gpus)
+            idle.leave(actor, self.cpus, self.gpus, self.spare / 2)
         if cluster.elastic() and more < 0:
             idle.make_room()  # so that machines without work can go
 
@@ -149,7 +159,7 @@ class Pool:
             if calls:
                 ray.kill(actor)
             else:
-                idle.leave(actor, self.cpus, self.gpus)
+                idle.leave(actor, self.cpus, self.gpus, self.spare / 2)
         self._ask_for_room(0)
         self.working.clear()
         self.pending.clear()

@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import torch
 
-from sensloc.engine.cluster import in_task
 from sensloc.images.decode import Decoded
 from sensloc.images.fetch import ImageError
 from sensloc.networks.scenes import SceneNet
+from sensloc.stages.network import by_actor
 from sensloc.store.files import load
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
@@ -25,7 +25,7 @@ def classifier(run: RunDir) -> None:
     run.require("manifest")
     with run.stage("classifier", "classifier.pt"):
         if isinstance(run.config.classifier, SceneNet):
-            run.write("classifier.pt", in_task(_train_scene_net, run))
+            run.write("classifier.pt", by_actor(run, _train_scene_net))
             log.info("classifier: trained on the labels of the train split")
 
 
