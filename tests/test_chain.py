@@ -159,7 +159,9 @@ def rows_of(run: RunDir, what: list[dict[str, Any]]) -> pa.Table:
 
 
 def chain_of(run: RunDir, worker: Callable[[str], Worker] = sums) -> Chain:
-    return Chain(run, "sums", rows=rows_of, size=SIZE, batch_size=2, worker=worker)
+    small = run.config.sensitivity.model_copy(update={"batch_size": 2})
+    run = RunDir(run.url, run.config.model_copy(update={"sensitivity": small}))
+    return Chain(run, "sums", rows=rows_of, size=SIZE, worker=worker)
 
 
 def four(folder: Path) -> list[dict[str, Any]]:

@@ -198,6 +198,7 @@ def test_the_fingerprint_changes_with_everything_else(tmp_path: Path):
 
 COMPARE = [
     'methods = ["sensitivity"]',
+    'also = ["inner_8_linear"]',
     "train = 7",
     "validation = 7",
     "seed = 7",
@@ -212,7 +213,6 @@ COMPARE = [
     "smoothgrad_samples = 7",
     "smoothgrad_level = 7",
     "integrated_steps = 7",
-    'also = ["inner_8_linear"]',
     "label_counts = [7]",
     "label_draws = 7",
     'unseen = ["n01440764"]',

@@ -85,7 +85,8 @@ def test_learned_from_all_without_halves_it_is_the_runs_own(
 ) -> None:
     """As the comparison learns read-outs from less, and from other blocks."""
     run = copied(small_run, tmp_path / "run")
-    learn_once(run, "all", drawn(run), blocks_of(run, "foreground"))
+    (images,) = drawn(run)
+    learn_once(run, "all", images, blocks_of(run, "foreground"))
     (whole,) = readouts_of(run, "all")
     own, *_ = readouts_of(run)
     assert all(np.array_equal(getattr(whole, name), getattr(own, name)) for name in vars(own))

@@ -63,7 +63,6 @@ def colocalize(run: RunDir, method: str) -> None:
         f"compare/{method}",
         rows=class_rows,
         size=run.config.compare.objectness_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(BySift, run=run),
     )
     write_units(chain, classes, held=False)

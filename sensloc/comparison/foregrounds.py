@@ -21,7 +21,7 @@ def learn_foregrounds(run: RunDir) -> None:
     own = [name for name in names if is_learned(name) and name not in (FOREGROUND, SECOND)]
     missing = [name for name in own if not run.exists(place(folder_of(name)))]
     if missing:
-        images = drawn(run)
+        (images,) = drawn(run)
         for name in missing:
             learn_once(run, name, images, blocks_of(run, name))
 

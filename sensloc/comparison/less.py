@@ -1,7 +1,6 @@
 """What is learned from less: from a few boxes per class, and from other classes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sensloc.comparison.less_foreground import foregrounds
-from sensloc.comparison.subsets import Subset, subsets_of
+from sensloc.comparison.subsets import Learned, Subset, subsets_of
 from sensloc.config import Evaluate
 from sensloc.engine.cluster import over_files
 from sensloc.methods import catalogue
@@ -55,29 +54,12 @@ UNSEEN = pa.schema(
 """Learned on one group of the classes, tested on the other, and back."""
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What s subsets have taught, judged on the n test images.
-
-    Attributes:
-        methods: k of them.
-        sizes: Of each subset, the train and the validation images behind it; None: it was left out.
-        right: bool [s, k, n] The images that each method gets right.
-        wnid: [n] Their classes.
-    """
-
-    methods: tuple[str, ...]
-    sizes: Sequence[tuple[int, int] | None]
-    right: npt.NDArray[np.bool_]
-    wnid: npt.NDArray[np.str_]
-
-
 def label_efficiency_and_unseen(run: RunDir) -> tuple[pa.Table, pa.Table]:
     """Return the tables ``LABELS`` and ``UNSEEN`` of the run's test set."""
     curve, groups = subsets_of(run)
     families = [_linear(run, [*curve, *groups])]
     if catalogue.FOREGROUND in run.config.compared:
-        families.append(Learned((catalogue.FOREGROUND,), *foregrounds(run, curve, groups)))
+        families.append(foregrounds(run, curve, groups))
     labels = [
         {
             "method": method,

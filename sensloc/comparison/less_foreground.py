@@ -5,7 +5,7 @@ One more pass of each validation and test image gives the foregrounds by all rea
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sensloc.comparison.foregrounds import blocks_of, learn_once
-from sensloc.comparison.subsets import Few, Subset
+from sensloc.comparison.subsets import Few, Learned, Subset
 from sensloc.engine import units
 from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.engine.cluster import over_files
@@ -22,6 +22,7 @@ from sensloc.heatmaps import FOREGROUND
 from sensloc.heatmaps.foreground import Cells, Placed
 from sensloc.heatmaps.passes import Options
 from sensloc.images.decode import Pixels
+from sensloc.methods import catalogue
 from sensloc.methods.soft_iou import SoftIoUBox
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc
@@ -31,27 +32,21 @@ from sensloc.stages.network import map_maker
 from sensloc.stages.readout_file import folder_of, place, readouts_of, saved_readouts
 from sensloc.store import tables
 from sensloc.store.files import load_unit
-from sensloc.store.run import RunDir, RunError
+from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
 
 MAPS = "compare/less"
 CARRIED = ("image_id", "uri", "content", "wnid", "class_index", "predicted_index", "split", "boxes")
 
-Rights = tuple[list[tuple[int, int] | None], npt.NDArray[np.bool_], npt.NDArray[np.str_]]
 
-
-def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> Rights:
-    """Return what each subset teaches, judged on the n test images.
+def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> Learned:
+    """Return what each subset teaches the foreground.
 
     Args:
         run: The run, compared so far.
         curve: The subsets of few boxes per class; the run's own read-out is the last one's.
         groups: Of classes.
-
-    Returns:
-        Of each of s subsets the train and validation images behind it, None where it is left out;
-        which images its box is right on, bool [s, 1, n]; and the images' classes [n].
     """
     names = [
         *(f"{subset.per_class}_boxes_{subset.draw}" for subset in curve[:-1]),
@@ -59,46 +54,47 @@ def foregrounds(run: RunDir, curve: Sequence[Few], groups: Sequence[Subset]) -> 
         *(f"group_{i}" for i in range(len(groups))),
     ]
     subsets = dict(zip(names, [*curve, *groups], strict=True))
-    learned = _learn(run, subsets)
-    write_units(_chain(run, learned), {unit: unit for unit in units.names(run, "sensitivity")})
+    _learn(run, subsets)
+    there = [name for name in names if run.exists(place(folder_of(name)))]
+    write_units(_chain(run, there), {unit: unit for unit in units.names(run, "sensitivity")})
     methods = {
-        name: fit_soft_iou(run, MAPS, f"map_{name}", subset=subsets[name]).method
-        for name in learned
+        name: fit_soft_iou(run, MAPS, f"map_{name}", subset=subsets[name]).method for name in there
     }
-    read = ["wnid", "boxes", *(f"map_{name}" for name in learned)]
-    args = (list(methods.values()), run.config.evaluate.iou)
-    parts = over_files(run, MAPS, read, _judge, *args, split="test")
+    read, iou = ["wnid", "boxes", *(f"map_{name}" for name in there)], run.config.evaluate.iou
+    parts = over_files(run, MAPS, read, _judge, list(methods.values()), iou, split="test")
     rights, wnids = zip(*parts, strict=True)
-    right, wnid = np.concatenate(rights, axis=1), np.concatenate(wnids)
-    at = {name: i for i, name in enumerate(learned)}
-    none = np.zeros(right.shape[1], bool)
-    every = [right[at[name]] if name in at else none for name in names]
-    sizes = [_size(run, name) if name in at else None for name in names]
-    return sizes, np.array(every)[:, None], wnid
+    wnid, judged = np.concatenate(wnids), dict(zip(there, np.concatenate(rights, 1), strict=True))
+    right = [judged.get(name, np.zeros(len(wnid), bool)) for name in names]
+    sizes = [_size(run, name) if name in judged else None for name in names]
+    return Learned((catalogue.FOREGROUND,), sizes, np.array(right)[:, None], wnid)
 
 
-def _learn(run: RunDir, subsets: dict[str, Subset]) -> list[str]:
-    """Learn the read-outs that are missing; return the names of those that there are."""
-    blocks, learned = blocks_of(run, FOREGROUND), []
-    for name, subset in subsets.items():
-        if not run.exists(place(folder_of(name))):
-            if _too_many(run, subset):
-                log.info("compare: %s: more than foreground.images: left out", name)
-                continue
-            try:
-                images = drawn(run, subset)
-            except RunError as error:
-                log.warning("compare: %s: left out: %s", name, error)
-                continue
-            learn_once(run, name, images, blocks)
-        learned.append(name)
-    return learned
+def _learn(run: RunDir, subsets: Mapping[str, Subset]) -> None:
+    """Learn the read-outs that are missing, and say which subsets are left out."""
+    missing = {
+        name: subset
+        for name, subset in subsets.items()
+        if not (run.exists(place(folder_of(name))) or _too_many(run, name, subset))
+    }
+    if missing:
+        blocks = blocks_of(run, FOREGROUND)
+        for name, images in zip(missing, drawn(run, list(missing.values())), strict=True):
+            if images.lacks:
+                log.warning("compare: %s: left out: no %s image", name, images.lacks)
+            else:
+                learn_once(run, name, images, blocks)
 
 
-def _too_many(run: RunDir, subset: Subset) -> bool:
-    """Return whether a point of the curve may have more images than a run learns from."""
+def _too_many(run: RunDir, name: str, subset: Subset) -> bool:
+    """Return whether a point of the curve may have more images than a run learns from, and say so.
+
+    Such a point would be of fewer images per class than it says.
+    """
     per_class = subset.per_class if isinstance(subset, Few) else None
-    return (per_class or 0) * len(subset.limits["train"]) > run.config.foreground.images
+    over = (per_class or 0) * len(subset.limits["train"]) > run.config.foreground.images
+    if over:
+        log.info("compare: %s: more than foreground.images: left out", name)
+    return over
 
 
 def _size(run: RunDir, name: str) -> tuple[int, int]:
@@ -115,8 +111,6 @@ def _chain(run: RunDir, names: Sequence[str]) -> Chain:
         run,
         MAPS,
         rows=_rows,
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Reader, run=run, names=tuple(names)),
     )
 

@@ -48,8 +48,6 @@ def chain(run: RunDir) -> Chain:
         run,
         MAPS,
         rows=_rows,
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Mapper, run=run, columns=columns),
     )
 

@@ -74,7 +74,6 @@ def chain(run: RunDir, taken: Draw) -> Chain:
         PROPOSALS,
         rows=partial(_rows, taken=taken),
         size=run.config.compare.objectness_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Proposer if wanted else Without, run=run),
     )
 

@@ -1,4 +1,4 @@
-"""Which images are fewer: a few of each class, and those of other classes."""
+"""Which images are fewer, a few of each class or those of other classes, and what they teach."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +48,23 @@ class Few(Subset):
 
     per_class: int | None = None
     draw: int = 0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What s subsets have taught, judged on the n test images.
+
+    Attributes:
+        methods: k of them.
+        sizes: Of each subset, the train and the validation images behind it; None: it was left out.
+        right: bool [s, k, n] The images that each method gets right.
+        wnid: [n] Their classes.
+    """
+
+    methods: tuple[str, ...]
+    sizes: Sequence[tuple[int, int] | None]
+    right: npt.NDArray[np.bool_]
+    wnid: npt.NDArray[np.str_]
 
 
 def subsets_of(run: RunDir) -> tuple[list[Few], list[Subset]]:

@@ -141,6 +141,8 @@ class Compare(Section):
 
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] | None = None
     """None: all that have a name of their own in the catalogue and whose maps the run makes."""
+    also: tuple[MethodName, ...] = ()
+    """Further methods, beside those of ``methods``."""
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000
@@ -171,8 +173,6 @@ class Compare(Section):
     smoothgrad_level: Above = 0.15
     """Standard deviation of the noise, as a share of the image's range."""
     integrated_steps: Positive = 8
-    also: tuple[MethodName, ...] = ()
-    """Further methods, beside those of ``methods``."""
     label_counts: tuple[Positive, ...] = (1, 2, 5, 10, 20, 50)
     """Boxed images per class of the label-efficiency curve; all of them are its last point."""
     label_draws: Positive = 3

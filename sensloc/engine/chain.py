@@ -112,9 +112,9 @@ class Chain:
         run: The run directory.
         stage: Folder of the run directory.
         rows: Gives a unit's rows.
-        size: S, the side of the squashed images in pixels.
-        batch_size: Rows that the worker gets at a time, at most.
-        worker: Makes the worker, given the name of a torch device.
+        worker: Makes the worker, given the name of a torch device. It gets a network's batch at a
+            time, at most.
+        size: S, the side of the squashed images in pixels; None: that of the network's input.
         keep: Whether the images' files travel with the rows too, as the column ``FILE``: for a
             worker that looks again at a part, at its full resolution. A file is smaller than its
             pixels, and is fetched and checked once.
@@ -123,9 +123,8 @@ class Chain:
     run: RunDir
     stage: str
     rows: Rows
-    size: int
-    batch_size: int
     worker: Callable[[str], Worker]
+    size: int | None = None
     keep: bool = False
 
     def images(self, what: Any, isolated: bool) -> Images:
@@ -137,16 +136,16 @@ class Chain:
             what: What the rows function is told of the unit.
             isolated: Whether each image is decoded in a child process.
         """
-        rows = self.rows(self.run, what)
+        rows, size = self.rows(self.run, what), self.size or self.run.config.classifier.input_size
         errors = rows["error"].to_pylist()
         needed = pc.is_null(rows["error"])
         if DECODE in rows.column_names:
             needed = pc.and_(needed, rows[DECODE])
         wanted = np.flatnonzero(np.asarray(needed))
         images = images_of(
-            rows.take(pa.array(wanted)), self.size, self.run.config, isolated, keep=self.keep
+            rows.take(pa.array(wanted)), size, self.run.config, isolated, keep=self.keep
         )
-        pixels = np.zeros((len(wanted), self.size, self.size, 3), np.uint8)
+        pixels = np.zeros((len(wanted), size, size, 3), np.uint8)
         at: list[int] = []
         sizes: dict[int, tuple[int, int]] = {}
         files: dict[int, bytes | None] = {}
@@ -170,7 +169,7 @@ class Chain:
 
     def write(self, worker: Worker, unit: str, images: Images) -> units.Written:
         """Write a unit's file."""
-        table = images.through(worker, self.batch_size)
+        table = images.through(worker, self.run.config.sensitivity.batch_size)
         return units.write(self.run, self.stage, unit, table)
 
 

@@ -16,7 +16,6 @@ from sensloc.engine import cluster, idle
 EVERY = 2.0
 """Seconds between two looks at how large the cluster is."""
 
-
 T = TypeVar("T")
 
 
@@ -46,10 +45,12 @@ class Holder:
 
 def actor_of(cpus: float, gpus: float) -> Any:
     """Return an actor that is idle, or a new one."""
+    if (actor := idle.take(cpus, gpus)) is not None:
+        return actor
     kind: Any = ray.remote(
         num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"
     )(Holder)
-    return idle.take(cpus, gpus) or kind.remote()
+    return kind.remote()
 
 
 def called(

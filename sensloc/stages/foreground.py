@@ -7,6 +7,7 @@ files, and no process ever holds more than a bundle of classes.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,19 @@ log = logging.getLogger(__name__)
 VALIDATION_SHARE = 0.25
 """Validation images, as a share of the train images that are drawn."""
 
-Drawn = Mapping[int, Sequence[tuple[str, int]]]
-"""Of each class, the places of its images in order: a unit of the manifest, and a row there."""
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images to learn from and to choose by.
+
+    Attributes:
+        places: Of each class, those of its images in order: a unit of the manifest, a row there. A
+            class that the network lacks is ``PREDICTED``.
+        lacks: A split that there is no image of, or None.
+    """
+
+    places: Mapping[int, Sequence[tuple[str, int]]]
+    lacks: str | None
 
 
 def foreground(run: RunDir) -> None:
@@ -53,7 +65,8 @@ def foreground(run: RunDir) -> None:
     of = {"weights": digest, "device": machine.device, "blocks": blocks}
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
     with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
-        facts |= learn_from(run, FOLDER, blocks, drawn(run), facts["rows_per_unit"])
+        (images,) = drawn(run)
+        facts |= learn_from(run, FOLDER, blocks, images, facts["rows_per_unit"])
     log.info(
         "foreground: learned from %(n_train)d images, penalty %(penalty)g, shrinkage %(shrinkage)g",
         facts,
@@ -77,8 +90,13 @@ def learn_from(
         images: Of the train and validation sets.
         rows_per_unit: Images of a unit at most.
         cross_fit: Whether there is one without each half of the train images too.
+
+    Raises:
+        RunError: There is no image of either set.
     """
-    units, bundles = _units(images, rows_per_unit)
+    if images.lacks:
+        raise RunError(f"{run.at('manifest')}: no {images.lacks} image without an error")
+    units, bundles = _units(images.places, rows_per_unit)
     write_units(chain(run, folder, blocks), units)
     return learn(run, folder, blocks, bundles, cross_fit)
 
@@ -103,47 +121,55 @@ def _blocks(run: RunDir) -> dict[str, int]:
 # --------------------------------------------------------------------------- the draw
 
 
-def drawn(run: RunDir, subset: Subset = everything) -> Drawn:
-    """Draw train and validation images, at most as many as the config says.
-
-    A class that the network lacks is ``PREDICTED``.
-
-    Raises:
-        RunError: There is none of either set.
-    """
-    wanted, seed = run.config.foreground.images, run.config.foreground.seed
+def drawn(run: RunDir, subsets: Sequence[Subset] = (everything,)) -> list[Drawn]:
+    """Draw train and validation images of each subset, at most as many as the config says."""
     columns = ["image_id", "split", "wnid", "class_index", "error"]
-    found = cluster.by_file(run, "manifest", columns, _candidates, seed, subset)
+    seed = run.config.foreground.seed
+    found = cluster.by_file(run, "manifest", columns, _candidates, seed, subsets)
+    return [
+        _lowest({file: parts[i] for file, parts in found.items()}, run.config.foreground.images)
+        for i in range(len(subsets))
+    ]
+
+
+Candidates = Mapping[str, tuple[Any, npt.NDArray[np.int64]]]
+"""By split the hash [n] of each image, and its class and position [n, 2]."""
+
+
+def _candidates(rows: pa.Table, seed: int, subsets: Sequence[Subset]) -> list[Candidates]:
+    """Return those of each subset among the rows of a file of the manifest."""
+    good, splits = np.asarray(pc.is_null(rows["error"])), np.array(rows["split"].to_pylist())
+    labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
+    hashes = keys(rows["image_id"].to_pylist(), seed)
+    found: list[dict[str, tuple[Any, npt.NDArray[np.int64]]]] = [{} for _ in subsets]
+    for split in ("train", "validation"):
+        whole = np.flatnonzero(good & (splits == split))
+        some = rows.take(pa.array(whole))
+        for subset, candidates in zip(subsets, found, strict=True):
+            at = whole[subset(some, split)]
+            candidates[split] = (hashes[at], np.stack([labels[at], at], axis=1))
+    return list(found)
+
+
+def _lowest(found: Mapping[str, Candidates], wanted: int) -> Drawn:
+    """Draw, given the candidates of each file of the manifest, so many train images at most."""
     by_class: dict[int, list[tuple[str, int]]] = {}
     for split, images in {"train": wanted, "validation": int(wanted * VALIDATION_SHARE)}.items():
         hashes = np.concatenate([part[split][0] for part in found.values()])
         if len(hashes) == 0:
-            raise RunError(f"{run.at('manifest')}: no {split} image without an error")
+            return Drawn({}, split)
         limit = lowest(hashes, min(images, len(hashes)))
         for file, part in found.items():
             unit = file.rpartition("/")[2].removesuffix(".parquet")
             chosen = part[split][0] <= np.uint64(limit)
             for label, position in part[split][1][chosen].tolist():
                 by_class.setdefault(label, []).append((unit, position))
-    return {label: sorted(by_class[label]) for label in sorted(by_class)}
+    return Drawn({label: sorted(by_class[label]) for label in sorted(by_class)}, None)
 
 
-def _candidates(
-    rows: pa.Table, seed: int, subset: Subset
-) -> dict[str, tuple[Any, npt.NDArray[np.int64]]]:
-    """Return by split the hash [n] of each image, and its class and position [n, 2]."""
-    good, splits = np.asarray(pc.is_null(rows["error"])), np.array(rows["split"].to_pylist())
-    labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
-    hashes = keys(rows["image_id"].to_pylist(), seed)
-    found = {}
-    for split in ("train", "validation"):
-        at = np.flatnonzero(good & (splits == split))
-        at = at[subset(rows.take(pa.array(at)), split)]
-        found[split] = (hashes[at], np.stack([labels[at], at], axis=1))
-    return found
-
-
-def _units(by_class: Drawn, size: int) -> tuple[dict[str, Places], list[Bundle]]:
+def _units(
+    by_class: Mapping[int, Sequence[tuple[str, int]]], size: int
+) -> tuple[dict[str, Places], list[Bundle]]:
     """Cut classes into units of at most ``size`` rows, and bundle those that share classes.
 
     Returns:

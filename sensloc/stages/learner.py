@@ -42,8 +42,6 @@ def chain(run: RunDir, folder: str, blocks: Iterable[str]) -> Chain:
         run,
         sums_in(folder),
         rows=_rows,
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Learner, run=run, blocks=tuple(blocks)),
     )
 

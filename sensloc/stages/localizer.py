@@ -105,8 +105,6 @@ def chain(run: RunDir, name: str) -> Chain:
         run,
         JUDGED,
         rows=partial(_rows, maps=method.columns),
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Judge, run=run, method=method),
         keep=SECOND in names_of(method.columns),
     )

@@ -125,8 +125,6 @@ def chain(run: RunDir, rows: Rows, folder: str, facts: LocalizerFacts) -> Chain:
         run,
         BOXES,
         rows=rows,
-        size=facts.classifier.input_size,
-        batch_size=facts.sensitivity.batch_size,
         worker=partial(Finder, folder=folder),
         keep=facts.looks == 2,
     )

@@ -52,8 +52,6 @@ def chain(run: RunDir) -> Chain:
         run,
         "sensitivity",
         rows=_rows,
-        size=run.config.classifier.input_size,
-        batch_size=run.config.sensitivity.batch_size,
         worker=partial(Mapper, run=run),
         keep=SECOND in run.config.maps,
     )
