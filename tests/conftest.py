@@ -180,20 +180,10 @@ def copy_of(run: RunDir, folder: Path, section: Compare) -> RunDir:
 
 
 @pytest.fixture(scope="session")
-def compared(
-    small_run: RunDir, object_store: tuple[str, int], tmp_path_factory: pytest.TempPathFactory
-) -> RunDir:
-    """Compare all methods on the small run's 50 test images, and write the report.
-
-    The comparison runs on an object store; then the run is brought here.
-    """
-    store, bucket = fsspec.filesystem("s3"), new_bucket()
-    store.put(small_run.path(""), f"{bucket}/run", recursive=True)
-    there = small_run.config.model_copy(update={"output": f"{bucket}/run", "compare": SECTION})
-    compare(RunDir.open(there))
-    folder = str(tmp_path_factory.mktemp("compared") / "run")
-    store.get(f"{bucket}/run", folder, recursive=True)
-    run = RunDir.open(there.model_copy(update={"output": folder}))
+def compared(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Compare all methods on the small run's 50 test images, and write the report."""
+    run = copy_of(small_run, tmp_path_factory.mktemp("compared") / "run", SECTION)
+    compare(run)
     report(run)
     return run
 

@@ -1,7 +1,6 @@
 """The chain from a unit to its file: what is decoded, how it is cut, who works on it."""
 
 import os
-import signal
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from conftest import small_config
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from workers import Sums, broken, dies_once, greets, sums
 
 from sensloc.comparison import maps, proposals
 from sensloc.comparison.draw import Draw
@@ -27,7 +27,6 @@ from sensloc.engine.cluster import in_task
 from sensloc.engine.pool import Pool, called
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
-from sensloc.images.decode import Pixels
 from sensloc.images.inspection import content_hash
 from sensloc.stages import sensitivity
 from sensloc.store import tables
@@ -35,29 +34,6 @@ from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir
 
 SIZE = 8
-
-
-class Sums(Worker):
-    """Each row's sum of pixels, and how large its batch was."""
-
-    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
-        sums = pa.array(pixels.sum((1, 2, 3), dtype=np.int64))
-        batch = pa.array([len(rows)] * len(rows), pa.int64())
-        mixed = pa.array([len(set(self.kinds(rows).tolist())) > 1] * len(rows), pa.bool_())
-        columns = {"sum": sums, "batch": batch, "mixed": mixed}
-        for name, column in columns.items():
-            rows = rows.append_column(name, column)
-        return rows
-
-    def kinds(self, rows: pa.Table) -> np.ndarray:
-        return np.array([int(image_id) % 3 for image_id in rows["image_id"].to_pylist()], np.int64)
-
-    def whole(self, table: pa.Table) -> pa.Table:
-        return table.append_column("n", pa.array([len(table)] * len(table), pa.int64()))
-
-
-def sums(device: str) -> Sums:
-    return Sums()
 
 
 # --------------------------------------------------------------------------- batches
@@ -215,21 +191,6 @@ def test_the_list_of_units_is_gone_through_once_however_many_are_there(config: C
 # --------------------------------------------------------------------------- on the cluster
 
 
-def broken(device: str) -> Worker:
-    raise ClassifierError("classifier.source: no such network")
-
-
-def dies_once(folder: str) -> Callable[[int], int]:
-    def work(n: int) -> int:
-        marker = Path(folder, str(n))
-        if n % 3 == 0 and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return n * n
-
-    return work
-
-
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("held", [False, True])
 def test_a_unit_becomes_its_file_and_a_file_that_is_there_stays(
@@ -266,11 +227,6 @@ def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
         assert sorted(pool.take(call) for call in list(pool.pending)) == [0, 1, 4, 9]
         pool.close()
     assert "constructor arguments" not in capfd.readouterr().err
-
-
-def greets(word: str) -> Any:
-    """Make a worker that says its word, and in which process."""
-    return lambda: (word, os.getpid())
 
 
 @pytest.mark.usefixtures("cluster")

@@ -1,6 +1,7 @@
 """The run under fire: its results are the undisturbed run's to the bit, whatever dies when.
 
-A small run through one fault of each kind here; ``-m long`` takes the demo itself through 25 seeds.
+A small run through one fault of each kind but the power cut; ``-m long`` takes the demo itself
+through 25 seeds of all kinds.
 """
 
 import shutil
@@ -23,7 +24,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 def test_a_small_run_survives(submitted: chaos.Arena, say: Callable[[str], None]) -> None:
-    for record in submitted.survive(38, chaos.KINDS):
+    for record in submitted.survive(38, [kind for kind in chaos.KINDS if kind != "all"]):
         say(str(record))
 
 

@@ -1,8 +1,10 @@
 """The comparison on a real, local Ray: every method on the same images, resumable, honest."""
 
+import json
 from pathlib import Path
 
 import duckdb
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -156,6 +158,24 @@ def test_what_is_missing_is_made_again_and_nothing_else(compared: RunDir, tmp_pa
     assert table_of(again).drop_columns(timed).equals(table_of(compared).drop_columns(timed))
     for name in ("differences", "breakdown", "labels", "unseen"):
         assert table_of(again, name).equals(table_of(compared, name))
+
+
+def test_a_comparison_on_an_object_store_has_the_rows_of_a_local_one(
+    small_run: RunDir, compared: RunDir, bucket: str
+) -> None:
+    methods = ("sensitivity", "cam_threshold", "foreground_forward")
+    few = {"methods": methods, "label_counts": (1,), "label_draws": 1}
+    fsspec.filesystem("s3").put(small_run.url, f"{bucket}/run", recursive=True)
+    changes = {"output": f"{bucket}/run", "compare": SECTION.model_copy(update=few)}
+    stored = RunDir.open(small_run.config.model_copy(update=changes))
+    compare(stored)
+    there, here = rows_of(stored, "compare/predictions"), rows_of(compared, "compare/predictions")
+    names = catalogue.with_twins(methods)
+    assert set(there["method"].to_pylist()) == set(names)
+    for name in names:
+        rows, expected = (t.filter(pc.equal(t["method"], name)) for t in (there, here))
+        assert rows.equals(expected), name
+    assert json.loads(stored.read("run.json"))["stages"]["compare"]["test_images"] == 50
 
 
 def test_another_comparison_is_refused_by_name(compared: RunDir, tmp_path: Path) -> None:

@@ -55,19 +55,14 @@ def test_the_submitted_demo_succeeds(submitted_demo: chaos.Arena) -> None:
     assert by_method["constant_tuned"] >= by_method["constant_mean"] - 5
 
 
-def test_a_failing_job_fails(nodes: chaos.Nodes, tmp_path: Path) -> None:
-    assert nodes.client
-    run = ("python", "-m", "sensloc", "run", "conf/imagenet_mini.toml", "--data=/no/such/folder")
-    done = ray_job(nodes, "submit", "--", *run, f"--output={tmp_path}")
-    assert done.returncode != 0
-    assert "error: /no/such/folder" in done.stdout + done.stderr
-
-
-def test_an_output_that_would_be_lost_is_said(nodes: chaos.Nodes) -> None:
+def test_a_failing_job_fails_and_an_output_that_would_be_lost_is_said(nodes: chaos.Nodes) -> None:
     assert nodes.client
     run = ("python", "-m", "sensloc", "run", "conf/imagenet_mini.toml", "--data=/no/such/folder")
     done = ray_job(nodes, "submit", "--working-dir=.", "--", *run)
-    assert "runs/imagenet_mini goes with the submitted job's copy" in done.stdout + done.stderr
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "error: /no/such/folder" in said
+    assert "runs/imagenet_mini goes with the submitted job's copy" in said
 
 
 def units(run: Path) -> dict[Path, tuple[int, int]]:

@@ -91,18 +91,17 @@ def test_maps_equal_the_plain_function_row_by_row(small_run: RunDir) -> None:
         assert seen.score[0] == pytest.approx(row["score"], rel=1e-3, abs=1e-4)
 
 
-@ray.remote(num_cpus=0.25)
-def _sums(rows: pa.Table) -> NormalEquations:
-    return NormalEquations.from_batch(linear.features(rows, "l2"), linear.targets(rows))
-
-
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_fit_is_bit_identical_for_any_number_of_shards(small_run: RunDir, workers: int) -> None:
+    @ray.remote(num_cpus=0.25)
+    def sums_of(rows: pa.Table) -> NormalEquations:
+        return NormalEquations.from_batch(linear.features(rows, "l2"), linear.targets(rows))
+
     rows = rows_of(small_run, "train")
     shuffled = rows.take(np.random.default_rng(workers).permutation(len(rows)))
     size = -(-len(rows) // workers)
     shards = [shuffled.slice(i * size, size) for i in range(workers)]
-    sums = reduce(NormalEquations.merge, ray.get([_sums.remote(shard) for shard in shards]))
+    sums = reduce(NormalEquations.merge, ray.get([sums_of.remote(shard) for shard in shards]))
     fitted = fitted_methods(small_run)["sensitivity"].method.linear
     again = sums.solve(fitted.ridge)
     assert np.array_equal(again.coef_, fitted.coef_)
