@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -228,6 +228,24 @@ def status(run: Run) -> None:
     state = progress.status(existing)
     print(state.text(existing.url))
     sys.exit(state.code)
+
+
+@app.command()
+@errors_as_messages()
+def diff(
+    first: Run,
+    second: Annotated[str, typer.Argument(help="Another run's directory.")],
+    split: Annotated[
+        Literal["test", "validation"], typer.Option(help="The images that are taken.")
+    ] = "test",
+    iou: Annotated[
+        float | None, typer.Option(help="From which a box is right; by default the first run's.")
+    ] = None,
+) -> None:
+    """Compare two evaluated runs, method by method, on the images that both have judged."""
+    from sensloc.stages.views import diff as view
+
+    print(view.diff(_existing(first), _existing(second), split, iou))
 
 
 app.command("compare")(on_config(_compare))
