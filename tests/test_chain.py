@@ -1,9 +1,9 @@
 """The chain from a unit to its file: what is decoded, how it is cut, who works on it."""
 
 import os
+import signal
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ from conftest import small_config
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from workers import Sums, broken, dies_once, greets, sums
+from workers import Fragile, Sums, broken, sums
 
 from sensloc.comparison import maps, proposals
 from sensloc.comparison.draw import Draw
 from sensloc.comparison.partners import partners_of
 from sensloc.config import Config
-from sensloc.engine import idle, units
+from sensloc.engine import cluster, idle, units
 from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
-from sensloc.engine.cluster import in_task
 from sensloc.engine.pool import Pool, called
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
@@ -215,12 +214,35 @@ def test_a_worker_that_cannot_be_made_says_why(config: Config, tmp_path: Path, h
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("held", [False, True])
+def test_a_unit_whose_decoding_kills_its_process_is_decoded_in_children(
+    config: Config, tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    plain = chain_of(RunDir(config.output, config))
+    fragile = Fragile(plain.run, "sums", plain.rows, plain.worker, plain.size)
+    assert write_units(fragile, {"a": four(tmp_path)}, held) == ["a"]
+    made = pq.read_table(plain.run.file("sums", "a"))
+    assert [value > 0 for value in made["sum"].to_pylist()] == [True, False, False, False]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    def dies_once() -> Callable[[int], int]:
+        def work(n: int) -> int:
+            marker = tmp_path / str(n)
+            if n % 3 == 0 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return n * n
+
+        return work
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pool = Pool(partial(dies_once, str(tmp_path)), most=2, cpus=0.5, calls=2)
+        pool = Pool(dies_once, most=2, cpus=0.5, calls=2)
         pool.resize(waiting=4)
         for n in range(4):
             pool.submit(n)
@@ -235,7 +257,7 @@ def test_pools_that_follow_one_another_share_actors_until_a_task_needs_their_pla
     said: list[tuple[str, int]] = []
 
     def ask(word: str) -> None:
-        pool = Pool(partial(greets, word), most=1, cpus=0.5, spare=1.0)
+        pool = Pool(lambda: lambda: (word, os.getpid()), most=1, cpus=0.5, spare=1.0)
         pool.resize(waiting=1)
         pool.submit()
         said.extend(pool.take(call) for call in list(pool.pending))
@@ -243,9 +265,9 @@ def test_pools_that_follow_one_another_share_actors_until_a_task_needs_their_pla
 
     checked = called(os.getpid, cpus=0.5, gpus=0, beside=0.5)
     ask("first")
-    assert in_task(lambda: 3, cpus=0.5) == 3
+    assert cluster.in_task(lambda: 3, cpus=0.5) == 3
     ask("second")
-    assert in_task(lambda: 3, cpus=1.0) == 3
+    assert cluster.in_task(lambda: 3, cpus=1.0) == 3
     ask("third")
     words, processes = zip(*said, strict=True)
     assert words == ("first", "second", "third"), "each pool has its own worker"

@@ -1,15 +1,13 @@
-"""What tests send to a Ray's processes: a module that they import in no time."""
+"""What tests send to a Ray's processes, which import this module and not a whole test file."""
 
 import os
 import signal
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sensloc.engine.chain import Worker
+from sensloc.engine.chain import Chain, Images, Worker
 from sensloc.errors import ClassifierError
 from sensloc.images.decode import Pixels
 
@@ -41,17 +39,10 @@ def broken(device: str) -> Worker:
     raise ClassifierError("classifier.source: no such network")
 
 
-def dies_once(folder: str) -> Callable[[int], int]:
-    def work(n: int) -> int:
-        marker = Path(folder, str(n))
-        if n % 3 == 0 and not marker.exists():
-            marker.touch()
+class Fragile(Chain):
+    """A chain whose decoding kills its process, but for that in a child's."""
+
+    def images(self, what: Any, isolated: bool) -> Images:
+        if not isolated:
             os.kill(os.getpid(), signal.SIGKILL)
-        return n * n
-
-    return work
-
-
-def greets(word: str) -> Any:
-    """Make a worker that says its word, and in which process."""
-    return lambda: (word, os.getpid())
+        return super().images(what, isolated)
