@@ -1,0 +1,298 @@
+"""What each choice of the foreground buys: each is learned from a run's train images anew, and
+judged on its validation images. The test images are not read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from scipy.ndimage import zoom
+from tqdm import tqdm
+
+from sensloc.boxes import Boxes, largest, resize
+from sensloc.cli import Run, errors_as_messages
+from sensloc.config import absolute
+from sensloc.heatmaps import FOREGROUND, has_channels
+from sensloc.heatmaps.foreground import Cells
+from sensloc.heatmaps.passes import Options
+from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, covered, quantise
+from sensloc.images.decode import Pixels, crop, pixels_of
+from sensloc.images.fetch import ImageError
+from sensloc.methods.soft_iou import best_box, evidence_of, placed
+from sensloc.report.text import Columns, aligned, interval, number, table_lines
+from sensloc.rows import true_boxes
+from sensloc.scoring import corloc
+from sensloc.scoring.paired import difference
+from sensloc.stages.fit import fitted_methods
+from sensloc.stages.network import map_maker
+from sensloc.stages.readout import Shared
+from sensloc.stages.readout_file import folder_of, saved_readouts
+from sensloc.store.files import load
+from sensloc.store.images import images_of
+from sensloc.store.run import RunDir, RunError
+
+MORE = ("inner_4", "layercam_4", "activation_16")
+"""Blocks that a run does not read by default."""
+
+ALONE = 1e9
+"""A shrinkage that leaves a class nothing of its own, in images."""
+
+SHOWN: Columns = {
+    "choice": lambda row: row["choice"],
+    "CorLoc %": number("at_50"),
+    "more": interval("more_50", "low_50", "high_50", "+"),
+    "IoU >= 0.7": number("at_70"),
+    "more ": interval("more_70", "low_70", "high_70", "+"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the foreground is learned, and how its box is taken.
+
+    Attributes:
+        blocks: What is read of a pass.
+        penalty: On activations.
+        shrinkage: Of the classes' own read-outs, in images.
+        gain: How sharply a cell's share becomes evidence; 0: the share is the evidence.
+        power: What the evidence is raised to.
+        grid: The box's edges lie on a grid of so many cells a side.
+    """
+
+    blocks: tuple[str, ...]
+    penalty: float
+    shrinkage: float
+    gain: float
+    power: float
+    grid: int = 28
+
+    def boxes(self, shares: npt.NDArray[Any]) -> Boxes:
+        """Return the boxes of maps: [n, g, g] -> [n, 4] unit xyxy."""
+        factor = self.grid / shares.shape[1]
+        maps = zoom(shares, (1, factor, factor), order=1, grid_mode=True, mode="nearest")
+        if self.gain:
+            evidence = evidence_of(maps, self.gain, self.power)
+        else:
+            evidence = np.clip(maps, 0, 1) ** self.power
+        return np.array([best_box(image) for image in evidence])
+
+
+def choices(run: Choice) -> Iterator[tuple[str, Choice]]:
+    """Yield by name what is tried beside the run's own choice."""
+    activations = tuple(name for name in run.blocks if has_channels(name))
+    inner = tuple(name for name in run.blocks if name.startswith("inner"))
+    for names in (*((name,) for name in run.blocks[-4:]), activations):
+        rest = tuple(name for name in run.blocks if name not in names)
+        yield f"without {', '.join(names)}", replace(run, blocks=rest)
+    ahead = tuple(name for name in run.blocks if name in ("cam", *activations))
+    yield "forward pass only", replace(run, blocks=ahead)
+    yield "inner sensitivities only", replace(run, blocks=inner)
+    for name in MORE:
+        yield f"with {name} too", replace(run, blocks=(*run.blocks, name))
+    yield "one penalty for all values", replace(run, penalty=SENSITIVITIES)
+    yield "the penalty three times as large", replace(run, penalty=3 * run.penalty)
+    yield "one read-out for all classes", replace(run, shrinkage=ALONE)
+    yield "box: edges on a grid of 14", replace(run, grid=14)
+    yield "box: edges on a grid of 56", replace(run, grid=56)
+    yield "box: the share itself is the evidence", replace(run, gain=0.0)
+
+
+# --------------------------------------------------------------------------- passes and read-outs
+
+
+class Passes:
+    """What the run's network says of each cell of images, block by block.
+
+    Args:
+        run: A run that has learned its foreground.
+        blocks: What is read.
+    """
+
+    def __init__(self, run: RunDir, blocks: Sequence[str]) -> None:
+        self.run, self.grid = run, run.config.sensitivity.grid
+        self.cells = Cells.of(blocks, self.grid, Options())
+        self.make = map_maker(run, (), "cpu", self.cells.taps, backward=self.cells.backward)
+        self.widths: dict[str, int] = {}
+
+    def of(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the values [n, P, d] of images uint8 [n, S, S, 3]; any n."""
+        values = []
+        size = self.run.config.sensitivity.batch_size
+        for start in tqdm(range(0, len(pixels), size), "passes", leave=False):
+            some = slice(start, start + size)
+            passed = self.make(pixels[some], labels[some]).passed
+            self.widths = self.widths or self.cells.widths(passed)
+            made = self.cells(passed)[: len(labels[some])].cpu().numpy()
+            values.append(quantise(made).astype(np.float32))
+        return np.concatenate(values)
+
+    def columns(self, blocks: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return where the values of some blocks stand."""
+        ends = dict(zip(self.widths, np.cumsum(list(self.widths.values())), strict=True))
+        spans = [np.arange(ends[name] - n, ends[name]) for name, n in self.widths.items()]
+        chosen = dict(zip(self.widths, spans, strict=True))
+        return np.concatenate([chosen[name] for name in self.widths if name in blocks])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Read-outs of some columns of a pass's values, one for each class.
+
+    Attributes:
+        columns: The columns.
+        shared: What all classes share.
+        own: By class, weights [d].
+        grid: g, cells of a row and of a column.
+    """
+
+    columns: npt.NDArray[np.int64]
+    shared: Shared
+    own: Mapping[int, npt.NDArray[np.float64]]
+    grid: int
+
+    @classmethod
+    def of(cls, sums: Mapping[int, CellSums], passes: Passes, choice: Choice) -> "Learned":
+        """Learn from the sums of each class, of all columns."""
+        columns = passes.columns(choice.blocks)
+        parts = {label: _chosen(total, columns) for label, total in sums.items()}
+        names = [name for name in passes.widths if name in choice.blocks]
+        shared = Shared.of(reduce(CellSums.merge, parts.values()), names, [choice.penalty])
+        own = {label: shared.own(total, [choice.shrinkage])[0, 0] for label, total in parts.items()}
+        return cls(columns, shared, own, passes.grid)
+
+    def __call__(
+        self, values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the shares [n, g, g] of values [n, P, d] of images of such classes."""
+        means, weights = self.shared.means, np.array([self.own[label] for label in labels.tolist()])
+        about = values[:, :, self.columns] - means.x
+        shares = means.y + np.einsum("npd,nd->np", about, weights)
+        return np.asarray(np.clip(shares, 0, 1).reshape(-1, self.grid, self.grid))
+
+
+def _chosen(sums: CellSums, columns: npt.NDArray[np.int64]) -> CellSums:
+    square = sums.xx[np.ix_(columns, columns)]
+    return replace(sums, x=sums.x[:, columns], xx=square, xy=sums.xy[columns])
+
+
+# --------------------------------------------------------------------------- images
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """The images of a set, with their classes and true boxes.
+
+    Attributes:
+        pixels: uint8 [n, S, S, 3].
+        full: n images as they are stored; none for those that are learned from.
+        labels: int64 [n].
+        truth: n arrays [m_i, 4].
+    """
+
+    pixels: Pixels
+    full: list[Pixels]
+    labels: npt.NDArray[np.int64]
+    truth: Sequence[Boxes]
+
+
+def photographs(run: RunDir, split: str, full: bool) -> Photographs:
+    """Read a set's images that have no error.
+
+    Raises:
+        RunError: One cannot be read any more, or there is none.
+    """
+    columns = ["image_id", "uri", "content", "class_index", "boxes"]
+    rows = load(run, run.files("sensitivity"), columns, split).sort_by("image_id")
+    size, pixels, stored = run.config.classifier.input_size, [], []
+    for start in tqdm(range(0, len(rows), 64), f"reading {split}", leave=False):
+        for image in images_of(rows.slice(start, 64), size, run.config, keep=full):
+            if isinstance(image, ImageError):
+                raise RunError(str(image))
+            pixels.append(image.pixels)
+            if image.data is not None:
+                stored.append(pixels_of(image.data, run.config.dataset.max_pixels))
+    if not pixels:
+        raise RunError(f"{run.url}: no {split} image without an error")
+    labels = np.asarray(rows["class_index"], np.int64)
+    return Photographs(np.array(pixels), stored, labels, true_boxes(rows))
+
+
+def looked_at(
+    passes: Passes, images: Photographs, learned: Learned, choice: Choice, regions: Boxes
+) -> Boxes:
+    """Look at a region of each image once more, and return the box that is there: [n, 4]."""
+    size, wanted = images.pixels.shape[1], np.clip(regions, 0, 1)
+    parts = [crop(image, box, size) for image, box in zip(images.full, wanted, strict=True)]
+    pixels, shown = (np.array(arrays) for arrays in zip(*parts, strict=True))
+    shares = learned(passes.of(pixels, images.labels), images.labels)
+    return placed(choice.boxes(shares), shown)
+
+
+# --------------------------------------------------------------------------- the table
+
+
+@errors_as_messages()
+def foreground(run: Run) -> None:
+    """Print what each choice of the foreground buys, on the validation images of a run."""
+    existing = RunDir.found(absolute(run.rstrip("/")))
+    existing.require("fit")
+    print(aligned(table_lines(SHOWN, tried(existing))))
+
+
+def tried(run: RunDir) -> list[dict[str, Any]]:
+    """Return a row for each choice, the run's own first."""
+    _, facts = saved_readouts(run, folder_of(FOREGROUND))
+    fitted = fitted_methods(run)[FOREGROUND].facts
+    blocks = tuple(run.stages()["foreground"]["of"]["blocks"])
+    own = Choice(blocks, facts["penalty"], facts["shrinkage"], fitted["gain"], fitted["power"])
+    passes, train = Passes(run, (*blocks, *MORE)), photographs(run, "train", full=False)
+    shares = quantise(covered(np.array([largest(box) for box in train.truth]), passes.grid))
+    values = passes.of(train.pixels, train.labels)
+    at = {label: np.flatnonzero(train.labels == label) for label in set(train.labels.tolist())}
+    sums = {label: CellSums.from_batch(values[i], shares[i]) for label, i in at.items()}
+    images = photographs(run, "validation", full=True)
+    known = np.isin(images.labels, list(sums))
+    if not known.all():
+        raise RunError(f"{run.url}: a class has validation images and no train image")
+    values = passes.of(images.pixels, images.labels)
+    learned = Learned.of(sums, passes, own)
+    maps = learned(values, images.labels)
+    found = {"the run's": own.boxes(maps)}
+    for name, choice in choices(own):
+        found[name] = choice.boxes(Learned.of(sums, passes, choice)(values, images.labels))
+    mirrored = learned(passes.of(images.pixels[:, :, ::-1], images.labels), images.labels)
+    found["mean with the mirrored image's map"] = own.boxes((maps + mirrored[:, :, ::-1]) / 2)
+
+    def again(boxes: Boxes, wide: float) -> Boxes:
+        return looked_at(passes, images, learned, own, resize(boxes, (wide, wide)))
+
+    for wide in (1.3, 1.6, 2.0):
+        found[f"second look, {wide} times as wide"] = again(found["the run's"], wide)
+    twice = found["second look, 1.3 times as wide"]
+    found["third look, 1.3 times as wide"] = again(twice, 1.3)
+    found["mean box of both looks"] = (found["the run's"] + twice) / 2
+    return judged(run, found, images.truth)
+
+
+def judged(run: RunDir, found: Mapping[str, Boxes], truth: Sequence[Boxes]) -> list[dict[str, Any]]:
+    """Return each choice's CorLoc and how much more it is than the first one's, by interval."""
+    config, rows = run.config.evaluate, []
+    ious = {name: corloc.best_iou(boxes, truth) for name, boxes in found.items()}
+    first = next(iter(ious.values()))
+    for name, iou in ious.items():
+        row: dict[str, Any] = {"choice": name}
+        for percent in (50, 70):
+            right, reference = iou >= percent / 100, first >= percent / 100
+            gap = difference(right, reference, config.bootstrap, config.seed)
+            row |= {f"at_{percent}": 100 * float(right.mean()), f"more_{percent}": gap.value}
+            row |= {f"low_{percent}": gap.low, f"high_{percent}": gap.high}
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    typer.run(foreground)
