@@ -208,7 +208,7 @@ def submitted(nodes: "chaos.Nodes", tmp_path_factory: pytest.TempPathFactory) ->
     from chaos import Arena
 
     folder = tmp_path_factory.mktemp("submitted")
-    small_config(folder, count=240, epochs=2, actors=2, cpus_per_task=0.5, rows_per_block=32)
+    small_config(folder, count=240, epochs=2, cpus_per_task=1.0, rows_per_block=32)
     return Arena.of(nodes, folder / "small.toml", folder)
 
 

@@ -1,6 +1,5 @@
 """The comparison on a real, local Ray: every method on the same images, resumable, honest."""
 
-import json
 from pathlib import Path
 
 import duckdb
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import SECTION, copy_of
+from conftest import SECTION, copy_of, new_bucket
 
 from sensloc.baselines import objectness
 from sensloc.baselines.colocalization import Colocalization
@@ -43,7 +42,7 @@ def rows_of(run: RunDir, stage: str, split: str | None = None) -> pa.Table:
 
 
 def table_of(run: RunDir, name: str = "table") -> pa.Table:
-    return pq.read_table(run.path(f"compare/{name}.parquet"))
+    return pq.read_table(run.path(f"compare/{name}.parquet"), filesystem=run.arrow)
 
 
 def corloc_of(run: RunDir) -> dict[str, float]:
@@ -135,47 +134,53 @@ def test_the_runs_json_says_what_was_chosen(compared: RunDir) -> None:
 # --------------------------------------------------------------------------- resume
 
 
-def test_what_is_missing_is_made_again_and_nothing_else(compared: RunDir, tmp_path: Path) -> None:
-    again = copy_of(compared, tmp_path / "run", SECTION)
-    stages = ("proposals", "maps", "predictions", "colocalization_cnn", "colocalization_sift")
-    lost = [again.files(f"compare/{stage}")[1] for stage in stages]
-    kept = {
-        file: Path(file).stat().st_mtime_ns
-        for stage in stages
-        for file in again.files(f"compare/{stage}")
-        if file not in lost
-    }
-    before = {file: pq.read_table(file) for file in lost}
-    for file in lost:
-        Path(file).unlink()
-    compare(again)
-    for file, rows in before.items():
-        made = pq.read_table(file)
-        timed = [name for name in made.column_names if name == "seconds"]
-        assert made.drop_columns(timed).equals(rows.drop_columns(timed)), file
-    assert all(Path(file).stat().st_mtime_ns == when for file, when in kept.items())
-    timed = ["ms_per_image"]
-    assert table_of(again).drop_columns(timed).equals(table_of(compared).drop_columns(timed))
-    for name in ("differences", "breakdown", "labels", "unseen"):
-        assert table_of(again, name).equals(table_of(compared, name))
+@pytest.fixture(scope="module")
+def stored(small_run: RunDir, object_store: tuple[str, int]) -> RunDir:
+    """Compare two methods of the small run on an object store."""
+    bucket = new_bucket()
+    few = {"methods": ("sensitivity", "cam_threshold"), "train": 10}
+    few |= {"label_counts": (1,), "label_draws": 1}
+    changes = {"output": f"{bucket}/run", "compare": SECTION.model_copy(update=few)}
+    fsspec.filesystem("s3").put(small_run.url, f"{bucket}/run", recursive=True)
+    run = RunDir.open(small_run.config.model_copy(update=changes))
+    compare(run)
+    return run
 
 
 def test_a_comparison_on_an_object_store_has_the_rows_of_a_local_one(
-    small_run: RunDir, compared: RunDir, bucket: str
+    stored: RunDir, compared: RunDir
 ) -> None:
-    methods = ("sensitivity", "cam_threshold", "foreground_forward")
-    few = {"methods": methods, "label_counts": (1,), "label_draws": 1}
-    fsspec.filesystem("s3").put(small_run.url, f"{bucket}/run", recursive=True)
-    changes = {"output": f"{bucket}/run", "compare": SECTION.model_copy(update=few)}
-    stored = RunDir.open(small_run.config.model_copy(update=changes))
-    compare(stored)
     there, here = rows_of(stored, "compare/predictions"), rows_of(compared, "compare/predictions")
-    names = catalogue.with_twins(methods)
+    names = catalogue.with_twins(stored.config.compared)
     assert set(there["method"].to_pylist()) == set(names)
     for name in names:
         rows, expected = (t.filter(pc.equal(t["method"], name)) for t in (there, here))
+        assert len(rows) == 50
         assert rows.equals(expected), name
-    assert json.loads(stored.read("run.json"))["stages"]["compare"]["test_images"] == 50
+
+
+def test_what_is_missing_is_made_again_and_nothing_else(stored: RunDir) -> None:
+    files = stored.filesystem
+    stages = ("compare/proposals", "compare/maps", "compare/predictions")
+    lost = [stored.files(stage)[1] for stage in stages]
+    kept = {
+        file: files.modified(file)
+        for stage in stages
+        for file in stored.files(stage)
+        if file not in lost
+    }
+    before = {file: pq.read_table(file, filesystem=stored.arrow) for file in lost}
+    names = ("differences", "breakdown", "labels", "unseen")
+    tables = {name: table_of(stored, name) for name in names}
+    whole = table_of(stored).drop_columns("ms_per_image")
+    files.rm(lost)
+    compare(stored)
+    for file, rows in before.items():
+        assert pq.read_table(file, filesystem=stored.arrow).equals(rows), file
+    files.invalidate_cache()
+    assert {file: files.modified(file) for file in kept} == kept
+    assert table_of(stored).drop_columns("ms_per_image").equals(whole)
+    assert {name: table_of(stored, name) for name in names} == tables
 
 
 def test_another_comparison_is_refused_by_name(compared: RunDir, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
     run = RunDir.open(
         config.model_copy(
             update={
-                "dataset": small_run.config.dataset.model_copy(update={"n_images": 64}),
+                "dataset": small_run.config.dataset.model_copy(update={"n_images": 48}),
                 "classifier": Timm(source="timm", name="vit_tiny_patch16_224", pretrained=False),
                 "sensitivity": config.sensitivity.model_copy(
                     update={"label": "predicted", "batch_size": 8, "grid": 14}
@@ -112,7 +112,7 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
                         "foreground_linear",
                     ),
                     train=10,
-                    validation=10,
+                    validation=6,
                     **LITTLE,
                 ),
             }

@@ -66,9 +66,9 @@ def compare(run: RunDir) -> str:
         files, choices = units.names(run, "sensitivity"), choices_of(run, methods)
         units.each(run, PREDICTIONS, {file: file for file in files}, judge, methods, choices)
         judged = paired.Judged.from_table(_predictions(run), list(methods))
-        ms = milliseconds(run, methods)
-        table = methods_table(judged, chosen, _max_box_acc(run), ms, run.config.evaluate)
         labels, unseen = label_efficiency_and_unseen(run)
+        ms = milliseconds(run, methods)  # last of what networks do: idle actors make room for it
+        table = methods_table(judged, chosen, _max_box_acc(run), ms, run.config.evaluate)
         _write(run, judged, table, labels, unseen, _recall(run))
         facts |= {"test_images": len(judged.image_id), "chosen": chosen}
     log.info("compare: %d methods on %d images", len(methods), len(judged.image_id))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sensloc.baselines import dense_sift, objectness
 from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
-from sensloc.engine.chain import DECODE, Chain, Worker, write_units
+from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.heatmaps import SECOND, column, region
 from sensloc.images.decode import Decoded, Pixels
 from sensloc.methods import catalogue
@@ -60,29 +60,34 @@ def propose(run: RunDir, taken: Draw) -> None:
 
     Where no method asks for proposals, the rows go through without.
     """
+    names = units.names(run, "sensitivity")
     if catalogue.wants_proposals(run.config.compared):
         learn_objectness(run)
-    names = units.names(run, "sensitivity")
-    write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
+        write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
+    else:
+        units.each(run, PROPOSALS, {unit: unit for unit in names}, _without, taken)
 
 
 def chain(run: RunDir, taken: Draw) -> Chain:
     """Return how the rows of a unit that take part get their proposals."""
-    wanted = catalogue.wants_proposals(run.config.compared)
     return Chain(
         run,
         PROPOSALS,
         rows=partial(_rows, taken=taken),
         size=run.config.compare.objectness_size,
-        worker=partial(Proposer if wanted else Without, run=run),
+        worker=partial(Proposer, run=run),
     )
 
 
 def _rows(run: RunDir, unit: str, taken: Draw) -> pa.Table:
-    """Return the rows that take part; an image is needed where proposals are wanted."""
-    rows = taken(load_unit(run, "sensitivity", unit, carried(run))).combine_chunks()
-    wanted = catalogue.wants_proposals(run.config.compared)
-    return rows.append_column(DECODE, pa.array([wanted] * len(rows), pa.bool_()))
+    """Return the rows that take part."""
+    return taken(load_unit(run, "sensitivity", unit, carried(run))).combine_chunks()
+
+
+def _without(run: RunDir, unit: str, taken: Draw) -> pa.Table:
+    """Return the rows that take part, the columns of ``PROPOSED`` empty."""
+    rows = _rows(run, unit, taken)
+    return _beside(rows, [{"failures": []}] * len(rows))
 
 
 # --------------------------------------------------------------------------- learning
@@ -176,20 +181,9 @@ class Proposer(Worker):
         }
 
 
-class Without(Worker):
-    """No proposals: the rows go through."""
-
-    def __init__(self, device: str, run: RunDir) -> None:
-        pass
-
-    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
-        """Return the rows with the columns of ``PROPOSED``, which are empty."""
-        return _beside(rows, [{"failures": []}] * len(rows))
-
-
 def _beside(rows: pa.Table, proposed: list[dict[str, Any]]) -> pa.Table:
     """Return the rows with further columns, for the next stage."""
-    rows, new = rows.drop_columns(DECODE), pa.Table.from_pylist(proposed, PROPOSED)
+    new = pa.Table.from_pylist(proposed, PROPOSED)
     for field in PROPOSED:
         rows = rows.append_column(field, new[field.name])
     return rows
