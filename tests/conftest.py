@@ -125,14 +125,17 @@ rows_per_block = {rows_per_block}
 
 
 def small_config(folder: Path, **changes: object) -> Config:
-    """Write and load the config of 400 scenes in ``folder``: a whole run in half a minute."""
+    """Write and load the config of 400 scenes in ``folder``: a whole run in half a minute.
+
+    One process for an actor and one for tasks: to start, each imports torch.
+    """
     values = {
         "count": 400,
         "epochs": 3,
         "output": folder / "run",
         "root": folder / "scenes",
         "actors": 1,
-        "cpus_per_task": 0.5,
+        "cpus_per_task": 1.0,
         "rows_per_block": 64,
     }
     file = folder / "small.toml"
@@ -208,7 +211,7 @@ def submitted(nodes: "chaos.Nodes", tmp_path_factory: pytest.TempPathFactory) ->
     from chaos import Arena
 
     folder = tmp_path_factory.mktemp("submitted")
-    small_config(folder, count=240, epochs=2, cpus_per_task=1.0, rows_per_block=32)
+    small_config(folder, count=240, epochs=2, rows_per_block=32)
     return Arena.of(nodes, folder / "small.toml", folder)
 
 

@@ -17,10 +17,10 @@ from sensloc.networks.timm_model import Timm
 from sensloc.prediction.localizer import Localizer
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit, fitted_methods
+from sensloc.stages.foreground import foreground
 from sensloc.stages.localizer import localizer
 from sensloc.stages.manifest import manifest
 from sensloc.stages.sensitivity import sensitivity
-from sensloc.stages.whole_run import run_all
 from sensloc.store.run import RunDir
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -118,8 +118,8 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
             }
         )
     )
-    run_all(run)
-    compare(run)
+    for stage in (manifest, foreground, sensitivity, fit, evaluate, localizer, compare):
+        stage(run)
     rows = pq.read_table(run.path("compare/table.parquet")).to_pylist()
     assert {row["method"] for row in rows} >= {"gradcam_threshold", "layercam_16_threshold"}
     assert all(row["n_errors"] == 0 for row in rows)

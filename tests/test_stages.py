@@ -40,7 +40,7 @@ from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.manifest import INSPECTED, manifest
 from sensloc.stages.network import map_maker, require_same_weights
 from sensloc.stages.sensitivity import sensitivity
-from sensloc.stages.whole_run import run_all
+from sensloc.stages.whole_run import STAGES, run_all
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -575,12 +575,14 @@ def test_an_image_id_that_occurs_twice_stops(tmp_path: Path) -> None:
 def test_a_run_on_an_object_store_with_other_resources_equals_a_local_one(
     bucket: str, small_run: RunDir, tmp_path: Path
 ) -> None:
-    resources = {"actors": 2, "rows_per_block": 37}
+    resources = {"actors": 2, "cpus_per_task": 0.5, "rows_per_block": 37}
     same_data = small_config(tmp_path, root=small_run.config.dataset.root, **resources)
     assert same_data.fingerprint == small_run.config.fingerprint, "resources are no part of it"
     config = small_config(tmp_path, output=f"{bucket}/run", root=f"{bucket}/scenes", **resources)
     stored = RunDir.open(config)
-    run_all(stored)
+    for name, stage in STAGES.items():
+        if name not in ("figure", "report"):
+            stage(stored)
     for stage, columns in {
         "sensitivity": ["image_id", "map", "map_scale", "boxes", "split"],
         "predictions": ["image_id", "method", "box", "iou"],
