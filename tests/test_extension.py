@@ -15,6 +15,7 @@ from sensloc.config import Compare
 from sensloc.methods import catalogue
 from sensloc.networks.timm_model import Timm
 from sensloc.prediction.localizer import Localizer
+from sensloc.stages.classifier import classifier
 from sensloc.stages.evaluate import evaluate
 from sensloc.stages.fit import fit, fitted_methods
 from sensloc.stages.foreground import foreground
@@ -118,7 +119,8 @@ def test_a_transformer_runs_through_the_run_and_the_comparison(
             }
         )
     )
-    for stage in (manifest, foreground, sensitivity, fit, evaluate, localizer, compare):
+    stages = (manifest, classifier, foreground, sensitivity, fit, evaluate, localizer, compare)
+    for stage in stages:
         stage(run)
     rows = pq.read_table(run.path("compare/table.parquet")).to_pylist()
     assert {row["method"] for row in rows} >= {"gradcam_threshold", "layercam_16_threshold"}

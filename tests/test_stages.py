@@ -576,9 +576,9 @@ def test_a_run_on_an_object_store_with_other_resources_equals_a_local_one(
     bucket: str, small_run: RunDir, tmp_path: Path
 ) -> None:
     resources = {"actors": 2, "cpus_per_task": 0.5, "rows_per_block": 37}
-    same_data = small_config(tmp_path, root=small_run.config.dataset.root, **resources)
-    assert same_data.fingerprint == small_run.config.fingerprint, "resources are no part of it"
-    config = small_config(tmp_path, output=f"{bucket}/run", root=f"{bucket}/scenes", **resources)
+    root = small_run.config.dataset.root
+    config = small_config(tmp_path, output=f"{bucket}/run", root=root, **resources)
+    assert config.fingerprint == small_run.config.fingerprint, "resources are no part of it"
     stored = RunDir.open(config)
     for name, stage in STAGES.items():
         if name not in ("figure", "report"):
