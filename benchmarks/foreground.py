@@ -5,7 +5,7 @@ judged on its validation images. The test images are not read.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,8 @@ class Choice:
         return np.array([best_box(image) for image in evidence])
 
 
-def choices(run: Choice) -> Iterator[tuple[str, Choice]]:
-    """Yield by name what is tried beside the run's own choice."""
+def choices(run: Choice, more: Sequence[str]) -> Iterator[tuple[str, Choice]]:
+    """Yield by name what is tried beside the run's own choice, and with more blocks."""
     activations = tuple(name for name in run.blocks if has_channels(name))
     inner = tuple(name for name in run.blocks if name.startswith("inner"))
     for names in (*((name,) for name in run.blocks[-4:]), activations):
@@ -91,7 +91,7 @@ def choices(run: Choice) -> Iterator[tuple[str, Choice]]:
     ahead = tuple(name for name in run.blocks if name in ("cam", *activations))
     yield "forward pass only", replace(run, blocks=ahead)
     yield "inner sensitivities only", replace(run, blocks=inner)
-    for name in MORE:
+    for name in more:
         yield f"with {name} too", replace(run, blocks=(*run.blocks, name))
     yield "one penalty for all values", replace(run, penalty=SENSITIVITIES)
     yield "the penalty three times as large", replace(run, penalty=3 * run.penalty)
@@ -120,8 +120,7 @@ class Passes:
 
     def of(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the values [n, P, d] of images uint8 [n, S, S, 3]; any n."""
-        values = []
-        size = self.run.config.sensitivity.batch_size
+        values, size = [], self.run.config.sensitivity.batch_size
         for start in tqdm(range(0, len(pixels), size), "passes", leave=False):
             some = slice(start, start + size)
             passed = self.make(pixels[some], labels[some]).passed
@@ -132,10 +131,9 @@ class Passes:
 
     def columns(self, blocks: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return where the values of some blocks stand."""
-        ends = dict(zip(self.widths, np.cumsum(list(self.widths.values())), strict=True))
-        spans = [np.arange(ends[name] - n, ends[name]) for name, n in self.widths.items()]
-        chosen = dict(zip(self.widths, spans, strict=True))
-        return np.concatenate([chosen[name] for name in self.widths if name in blocks])
+        ends = np.cumsum([0, *self.widths.values()])
+        spans = zip(self.widths, ends[:-1], ends[1:], strict=True)
+        return np.concatenate([np.arange(a, b) for name, a, b in spans if name in blocks])
 
 
 @dataclass(frozen=True)
@@ -236,20 +234,25 @@ def looked_at(
 
 
 @errors_as_messages()
-def foreground(run: Run) -> None:
+def foreground(
+    run: Run,
+    more: Annotated[
+        list[str], typer.Option(help="A block that is tried beside the run's; may be repeated.")
+    ] = list(MORE),  # noqa: B006
+) -> None:
     """Print what each choice of the foreground buys, on the validation images of a run."""
     existing = RunDir.found(absolute(run.rstrip("/")))
     existing.require("fit")
-    print(aligned(table_lines(SHOWN, tried(existing))))
+    print(aligned(table_lines(SHOWN, tried(existing, more))))
 
 
-def tried(run: RunDir) -> list[dict[str, Any]]:
+def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     """Return a row for each choice, the run's own first."""
     _, facts = saved_readouts(run, folder_of(FOREGROUND))
     fitted = fitted_methods(run)[FOREGROUND].facts
     blocks = tuple(run.stages()["foreground"]["of"]["blocks"])
     own = Choice(blocks, facts["penalty"], facts["shrinkage"], fitted["gain"], fitted["power"])
-    passes, train = Passes(run, (*blocks, *MORE)), photographs(run, "train", full=False)
+    passes, train = Passes(run, (*blocks, *more)), photographs(run, "train", full=False)
     shares = quantise(covered(np.array([largest(box) for box in train.truth]), passes.grid))
     values = passes.of(train.pixels, train.labels)
     at = {label: np.flatnonzero(train.labels == label) for label in set(train.labels.tolist())}
@@ -262,7 +265,7 @@ def tried(run: RunDir) -> list[dict[str, Any]]:
     learned = Learned.of(sums, passes, own)
     maps = learned(values, images.labels)
     found = {"the run's": own.boxes(maps)}
-    for name, choice in choices(own):
+    for name, choice in choices(own, more):
         found[name] = choice.boxes(Learned.of(sums, passes, choice)(values, images.labels))
     mirrored = learned(passes.of(images.pixels[:, :, ::-1], images.labels), images.labels)
     found["mean with the mirrored image's map"] = own.boxes((maps + mirrored[:, :, ::-1]) / 2)

@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
+from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.scale import RehearsalError, make_dataset, tiny_network
 from benchmarks.scale.figures import Figure, figures, line, markdown, table
@@ -30,6 +31,7 @@ from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.errors import DatasetError
 from sensloc.images.inspection import inspect
 from sensloc.prediction.localizer import Localizer
+from sensloc.stages.views.diff import diff
 from sensloc.store.run import RunDir
 
 WNIDS = ("n01443537", "n01629819", "n01641577")
@@ -318,6 +320,19 @@ def test_single_files_and_shards_are_timed_on_the_same_images(tmp_path: Path) ->
     assert shards.startswith("tar shards ")
     assert run.facts()["stages"]["storage"]["images"] == 30
     assert len(list((tmp_path / "run" / "single").iterdir())) == 30
+
+
+def test_what_a_choice_of_the_foreground_buys_is_beside_the_runs_own(small_run: RunDir) -> None:
+    rows = {row["choice"]: row for row in tried(small_run, more=["inner_4"])}
+    own, *others = rows.values()
+    assert (own["more_50"], own["more_70"]) == (0, 0)
+    said = diff(small_run, small_run, "validation").splitlines()
+    (line,) = (words for words in map(str.split, said) if words and words[0] == "foreground")
+    assert own["at_50"] == pytest.approx(float(line[2]), abs=100 / 51), "as the run's own table"
+    for row in others:
+        assert row["low_50"] <= row["more_50"] <= row["high_50"]
+        assert row["more_50"] == pytest.approx(row["at_50"] - own["at_50"])
+    assert {"with inner_4 too", "forward pass only", "third look, 1.3 times as wide"} <= rows.keys()
 
 
 def test_a_localizer_is_timed_image_by_image(small_run: RunDir) -> None:
