@@ -258,8 +258,7 @@ def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     at = {label: np.flatnonzero(train.labels == label) for label in set(train.labels.tolist())}
     sums = {label: CellSums.from_batch(values[i], shares[i]) for label, i in at.items()}
     images = photographs(run, "validation", full=True)
-    known = np.isin(images.labels, list(sums))
-    if not known.all():
+    if not np.isin(images.labels, list(sums)).all():
         raise RunError(f"{run.url}: a class has validation images and no train image")
     values = passes.of(images.pixels, images.labels)
     learned = Learned.of(sums, passes, own)
