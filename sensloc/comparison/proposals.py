@@ -65,7 +65,7 @@ def propose(run: RunDir, taken: Draw) -> None:
         learn_objectness(run)
         write_units(chain(run, taken), {unit: unit for unit in names}, held=False)
     else:
-        units.each(run, PROPOSALS, {unit: unit for unit in names}, _without, taken)
+        units.each(run, PROPOSALS, {unit: unit for unit in names}, _without, taken, cpus=1.0)
 
 
 def chain(run: RunDir, taken: Draw) -> Chain:
