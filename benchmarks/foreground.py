@@ -74,10 +74,8 @@ class Choice:
         """Return the boxes of maps: [n, g, g] -> [n, 4] unit xyxy."""
         factor = self.grid / shares.shape[1]
         maps = zoom(shares, (1, factor, factor), order=1, grid_mode=True, mode="nearest")
-        if self.gain:
-            evidence = evidence_of(maps, self.gain, self.power)
-        else:
-            evidence = np.clip(maps, 0, 1) ** self.power
+        clipped = np.clip(maps, 0, 1) ** self.power
+        evidence = evidence_of(maps, self.gain, self.power) if self.gain else clipped
         return np.array([best_box(image) for image in evidence])
 
 
@@ -85,7 +83,8 @@ def choices(run: Choice, more: Sequence[str]) -> Iterator[tuple[str, Choice]]:
     """Yield by name what is tried beside the run's own choice, and with more blocks."""
     activations = tuple(name for name in run.blocks if has_channels(name))
     inner = tuple(name for name in run.blocks if name.startswith("inner"))
-    for names in (*((name,) for name in run.blocks[-4:]), activations):
+    finer = [(f"inner_{stride}", f"layercam_{stride}") for stride in (8, 16)]
+    for names in (*finer, sum(finer, ()), *((name,) for name in run.blocks[-4:]), activations):
         rest = tuple(name for name in run.blocks if name not in names)
         yield f"without {', '.join(names)}", replace(run, blocks=rest)
     ahead = tuple(name for name in run.blocks if name in ("cam", *activations))
