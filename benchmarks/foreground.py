@@ -23,6 +23,7 @@ from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, covered, quantise
 from sensloc.images.decode import Pixels, crop, pixels_of
 from sensloc.images.fetch import ImageError
 from sensloc.methods.soft_iou import best_box, evidence_of, placed
+from sensloc.prediction.looks import ZOOM
 from sensloc.report.text import Columns, aligned, interval, number, table_lines
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc
@@ -271,10 +272,10 @@ def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     def again(boxes: Boxes, wide: float) -> Boxes:
         return looked_at(passes, images, learned, own, resize(boxes, (wide, wide)))
 
-    for wide in (1.3, 1.6, 2.0):
+    for wide in (ZOOM, 1.6, 2.0):
         found[f"second look, {wide} times as wide"] = again(found["the run's"], wide)
-    twice = found["second look, 1.3 times as wide"]
-    found["third look, 1.3 times as wide"] = again(twice, 1.3)
+    twice = found[f"second look, {ZOOM} times as wide"]
+    found[f"third look, {ZOOM} times as wide"] = again(twice, ZOOM)
     found["mean box of both looks"] = (found["the run's"] + twice) / 2
     return judged(run, found, images.truth)
 

@@ -239,7 +239,8 @@ def diff(
         Literal["test", "validation"], typer.Option(help="The images that are taken.")
     ] = "test",
     iou: Annotated[
-        float | None, typer.Option(help="From which a box is right; by default the first run's.")
+        float | None,
+        typer.Option(min=0, max=1, help="From which a box is right; by default the first run's."),
     ] = None,
 ) -> None:
     """Compare two evaluated runs, method by method, on the images that both have judged."""

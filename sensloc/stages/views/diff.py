@@ -48,7 +48,7 @@ def diff(
     Raises:
         RunError: A run is not evaluated, or they have no image or no method in common.
     """
-    threshold = threshold or first.config.evaluate.iou
+    threshold = first.config.evaluate.iou if threshold is None else threshold
     rows = [_judged(run, split) for run in (first, second)]
     table = list(_differences(rows[0], rows[1], threshold, first))
     if not table:
@@ -59,7 +59,7 @@ def diff(
             f"here:  {second.url}",
             *_what_differs(first, second),
             "",
-            *aligned(table_lines(SHOWN, table)).splitlines(),
+            aligned(table_lines(SHOWN, table)),
             "",
             f"CorLoc on the {split} images of both, IoU >= {threshold:g}; 95 % paired bootstrap "
             "intervals, and verdicts by McNemar's exact test at 5 %.",
@@ -122,6 +122,7 @@ def _what_differs(first: RunDir, second: RunDir) -> list[str]:
     """Return a line for each value of config and versions that differs, and one for the code."""
     identities = [provenance.of(run.facts()) for run in (first, second)]
     lines = provenance.differences(*identities)
-    code = [line for line in lines if line.startswith("code.")]
-    rest = [f"  {line}" for line in lines if line not in code]
-    return rest + [f"  code: {len(code)} files differ" for _ in code[:1]]
+    shown = [f"  {line}" for line in lines if not line.startswith("code.")]
+    if files := len(lines) - len(shown):
+        shown.append(f"  code: {files} files differ")
+    return shown
