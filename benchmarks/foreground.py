@@ -9,20 +9,20 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import typer
-from scipy.ndimage import zoom
 from tqdm import tqdm
 
 from sensloc.boxes import Boxes, largest, resize
 from sensloc.cli import Run, errors_as_messages
 from sensloc.config import absolute
 from sensloc.heatmaps import FOREGROUND, has_channels
-from sensloc.heatmaps.foreground import Cells
+from sensloc.heatmaps.foreground import Cells, Placed
 from sensloc.heatmaps.passes import Options
-from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, covered, quantise
+from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, Readout, covered, quantise
 from sensloc.images.decode import Pixels, crop, pixels_of
 from sensloc.images.fetch import ImageError
-from sensloc.methods.soft_iou import best_box, evidence_of, placed
+from sensloc.methods.soft_iou import best_box, evidence_of, fine, placed
 from sensloc.prediction.looks import ZOOM
 from sensloc.report.text import Columns, aligned, interval, number, table_lines
 from sensloc.rows import true_boxes
@@ -36,7 +36,7 @@ from sensloc.store.files import load
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
 
-MORE = ("inner_4", "layercam_4", "activation_16")
+MORE = ("inner_8", "layercam_8", "activation_8")
 """Blocks that a run does not read by default."""
 
 ALONE = 1e9
@@ -72,11 +72,9 @@ class Choice:
     grid: int = 28
 
     def boxes(self, shares: npt.NDArray[Any]) -> Boxes:
-        """Return the boxes of maps: [n, g, g] -> [n, 4] unit xyxy."""
-        factor = self.grid / shares.shape[1]
-        maps = zoom(shares, (1, factor, factor), order=1, grid_mode=True, mode="nearest")
-        clipped = np.clip(maps, 0, 1) ** self.power
-        evidence = evidence_of(maps, self.gain, self.power) if self.gain else clipped
+        """Return the boxes of shares: [n, P] -> [n, 4] unit xyxy."""
+        maps = fine(shares, self.grid)
+        evidence = evidence_of(maps, self.gain, self.power) if self.gain else maps**self.power
         return np.array([best_box(image) for image in evidence])
 
 
@@ -84,8 +82,9 @@ def choices(run: Choice, more: Sequence[str]) -> Iterator[tuple[str, Choice]]:
     """Yield by name what is tried beside the run's own choice, and with more blocks."""
     activations = tuple(name for name in run.blocks if has_channels(name))
     inner = tuple(name for name in run.blocks if name.startswith("inner"))
-    finer = [(f"inner_{stride}", f"layercam_{stride}") for stride in (8, 16)]
-    for names in (*finer, sum(finer, ()), *((name,) for name in run.blocks[-4:]), activations):
+    outer = [(f"inner_{stride}", f"layercam_{stride}") for stride in (16, 32)]
+    alone = [(name,) for name in run.blocks if not name.startswith(("inner", "layercam"))]
+    for names in (*outer, *alone, activations):
         rest = tuple(name for name in run.blocks if name not in names)
         yield f"without {', '.join(names)}", replace(run, blocks=rest)
     ahead = tuple(name for name in run.blocks if name in ("cam", *activations))
@@ -135,41 +134,25 @@ class Passes:
         spans = zip(self.widths, ends[:-1], ends[1:], strict=True)
         return np.concatenate([np.arange(a, b) for name, a, b in spans if name in blocks])
 
+    def shares(
+        self,
+        readout: Readout,
+        values: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        """Return the shares [n, P] of values [n, P, d] of images of such classes."""
+        some = torch.from_numpy(values[:, :, self.columns(readout.blocks)])
+        return Placed(readout)(some, torch.from_numpy(labels)).clamp(0, 1).numpy()
 
-@dataclass(frozen=True)
-class Learned:
-    """Read-outs of some columns of a pass's values, one for each class.
 
-    Attributes:
-        columns: The columns.
-        shared: What all classes share.
-        own: By class, weights [d].
-        grid: g, cells of a row and of a column.
-    """
-
-    columns: npt.NDArray[np.int64]
-    shared: Shared
-    own: Mapping[int, npt.NDArray[np.float64]]
-    grid: int
-
-    @classmethod
-    def of(cls, sums: Mapping[int, CellSums], passes: Passes, choice: Choice) -> "Learned":
-        """Learn from the sums of each class, of all columns."""
-        columns = passes.columns(choice.blocks)
-        parts = {label: _chosen(total, columns) for label, total in sums.items()}
-        names = [name for name in passes.widths if name in choice.blocks]
-        shared = Shared.of(reduce(CellSums.merge, parts.values()), names, [choice.penalty])
-        own = {label: shared.own(total, [choice.shrinkage])[0, 0] for label, total in parts.items()}
-        return cls(columns, shared, own, passes.grid)
-
-    def __call__(
-        self, values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """Return the shares [n, g, g] of values [n, P, d] of images of such classes."""
-        means, weights = self.shared.means, np.array([self.own[label] for label in labels.tolist()])
-        about = values[:, :, self.columns] - means.x
-        shares = means.y + np.einsum("npd,nd->np", about, weights)
-        return np.asarray(np.clip(shares, 0, 1).reshape(-1, self.grid, self.grid))
+def learned(sums: Mapping[int, CellSums], passes: Passes, choice: Choice) -> Readout:
+    """Learn a read-out from the sums of each class, of all columns."""
+    columns = passes.columns(choice.blocks)
+    parts = {label: _chosen(total, columns) for label, total in sums.items()}
+    names = [name for name in passes.widths if name in choice.blocks]
+    shared = Shared.of(reduce(CellSums.merge, parts.values()), names, [choice.penalty])
+    own = {label: shared.own(total, [choice.shrinkage])[0, 0] for label, total in parts.items()}
+    return shared.readout(names, passes.grid, own)
 
 
 def _chosen(sums: CellSums, columns: npt.NDArray[np.int64]) -> CellSums:
@@ -220,13 +203,13 @@ def photographs(run: RunDir, split: str, full: bool) -> Photographs:
 
 
 def looked_at(
-    passes: Passes, images: Photographs, learned: Learned, choice: Choice, regions: Boxes
+    passes: Passes, images: Photographs, readout: Readout, choice: Choice, regions: Boxes
 ) -> Boxes:
     """Look at a region of each image once more, and return the box that is there: [n, 4]."""
     size, wanted = images.pixels.shape[1], np.clip(regions, 0, 1)
     parts = [crop(image, box, size) for image, box in zip(images.full, wanted, strict=True)]
     pixels, shown = (np.array(arrays) for arrays in zip(*parts, strict=True))
-    shares = learned(passes.of(pixels, images.labels), images.labels)
+    shares = passes.shares(readout, passes.of(pixels, images.labels), images.labels)
     return placed(choice.boxes(shares), shown)
 
 
@@ -261,16 +244,19 @@ def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     if not np.isin(images.labels, list(sums)).all():
         raise RunError(f"{run.url}: a class has validation images and no train image")
     values = passes.of(images.pixels, images.labels)
-    learned = Learned.of(sums, passes, own)
-    maps = learned(values, images.labels)
+    readout = learned(sums, passes, own)
+    maps = passes.shares(readout, values, images.labels)
     found = {"the run's": own.boxes(maps)}
     for name, choice in choices(own, more):
-        found[name] = choice.boxes(Learned.of(sums, passes, choice)(values, images.labels))
-    mirrored = learned(passes.of(images.pixels[:, :, ::-1], images.labels), images.labels)
-    found["mean with the mirrored image's map"] = own.boxes((maps + mirrored[:, :, ::-1]) / 2)
+        other = learned(sums, passes, choice)
+        found[name] = choice.boxes(passes.shares(other, values, images.labels))
+    turned = passes.of(images.pixels[:, :, ::-1], images.labels)
+    mirrored = passes.shares(readout, turned, images.labels).reshape(-1, passes.grid, passes.grid)
+    both = (maps + mirrored[:, :, ::-1].reshape(maps.shape)) / 2
+    found["mean with the mirrored image's map"] = own.boxes(both)
 
     def again(boxes: Boxes, wide: float) -> Boxes:
-        return looked_at(passes, images, learned, own, resize(boxes, (wide, wide)))
+        return looked_at(passes, images, readout, own, resize(boxes, (wide, wide)))
 
     for wide in (ZOOM, 1.6, 2.0):
         found[f"second look, {wide} times as wide"] = again(found["the run's"], wide)

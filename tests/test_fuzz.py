@@ -1,6 +1,6 @@
 """The entrance under fire: a damaged file is a result or its documented error, nothing else.
 
-A child process reads damaged files for SENSLOC_FUZZ_SECONDS (10). A decoder may crash, hang or
+A child process reads damaged files for SENSLOC_FUZZ_SECONDS (5). A decoder may crash, hang or
 eat the memory: whatever ends the child is a failure that names its input by seed and number, and
 keeps the file. The seed is drawn from the clock, so that every run looks elsewhere, and printed;
 SENSLOC_FUZZ_SEED takes it again, and with it the same inputs.
@@ -16,7 +16,7 @@ from pathlib import Path
 import fuzz
 import pytest
 
-SECONDS = float(os.environ.get("SENSLOC_FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("SENSLOC_FUZZ_SECONDS", "5"))
 SEED = int(os.environ.get("SENSLOC_FUZZ_SEED") or time.time_ns() % 2**32)
 
 

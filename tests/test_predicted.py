@@ -1,4 +1,4 @@
-"""A run and its comparison of each image's predicted class, in bfloat16, by many small units.
+"""A run and its comparison of each image's predicted class, in bfloat16, by small units.
 
 The network is the small run's, and so are the scenes.
 """
@@ -33,10 +33,10 @@ SECTION = Compare(
 
 @pytest.fixture(scope="module")
 def predicted(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """Make and compare the run of 120 of the scenes, in units of 10."""
+    """Make and compare the run of 120 of the scenes, in units of 20."""
     config = small_config(
         tmp_path_factory.mktemp("predicted"), root=small_run.config.dataset.root,
-        actors=2, rows_per_block=10,
+        rows_per_block=20,
     )  # fmt: skip
     changes = {"label": "predicted", "precision": "bfloat16"}
     run = RunDir.open(config.model_copy(update={

@@ -74,8 +74,8 @@ class Foreground(Section):
         | None
     ) = None
     """What is read: heat maps by name, and "activation_<stride or module>"; by default inner
-    sensitivities and LayerCAM at the network's three coarsest strides, and at the coarsest HiResCAM
-    and the activations, and CAM."""
+    sensitivities, LayerCAM and activations at the network's two coarsest strides, HiResCAM at the
+    coarsest, and CAM."""
     penalties: Annotated[tuple[Above, ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0)
     """Candidates, ascending, of the penalty on activations; that on heat maps is fixed."""
     shrinkages: Annotated[tuple[Above, ...], Field(min_length=1)] = (5, 15, 50, 150, 500, 5000)

@@ -18,7 +18,7 @@ from sensloc.heatmaps.passes import Options, Pass, Reading
 from sensloc.heatmaps.readout import LIMIT, Readout
 from sensloc.networks.taps import Tap
 
-STRIDES = 3
+STRIDES = 2
 """The coarsest strides of a network, so many, are read where a config names no blocks."""
 
 
@@ -32,7 +32,8 @@ def blocks_at(strides: Sequence[int], head: bool) -> tuple[str, ...]:
     read = strides[-STRIDES:]
     maps = [f"{kind}_{stride}" for stride in read for kind in ("inner", "layercam")]
     cam = ["cam"] if head else []
-    return (*maps, f"hirescam_{read[-1]}", *cam, f"activation_{read[-1]}")
+    activations = [f"activation_{stride}" for stride in read]
+    return (*maps, f"hirescam_{read[-1]}", *cam, *activations)
 
 
 @dataclass(frozen=True)

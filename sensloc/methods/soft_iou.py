@@ -56,8 +56,8 @@ def best_box(evidence: Floats) -> Boxes:
     return np.array([first[x], first[y], last[x], last[y]]) / grid
 
 
-def fine(shares: npt.NDArray[Any]) -> Floats:
-    """Return maps on the grid of boxes: [n, h * h] -> float64 [n, g, g], g at least ``GRID``.
+def fine(shares: npt.NDArray[Any], grid: int = GRID) -> Floats:
+    """Return maps on the grid of boxes: [n, h * h] -> float64 [n, g, g], g at least ``grid``.
 
     Raises:
         ValueError: The maps are not square.
@@ -66,9 +66,9 @@ def fine(shares: npt.NDArray[Any]) -> Floats:
     if side**2 != shares.shape[1]:
         raise ValueError(f"a map of {shares.shape[1]} values is no square")
     maps = shares.astype(np.float64).reshape(-1, side, side)
-    if side >= GRID or not len(maps):
+    if side >= grid or not len(maps):
         return maps
-    factor = GRID / side
+    factor = grid / side
     return np.asarray(zoom(maps, (1, factor, factor), order=1, grid_mode=True, mode="nearest"))
 
 

@@ -74,6 +74,24 @@ class Shared:
         moments = sums.about(self.means)
         return moments.own(self.weights, self.deviations, shrinkages, len(self.means.y))
 
+    def readout(self, blocks: Sequence[str], grid: int, own: Mapping[int, Array]) -> Readout:
+        """Return the read-out of the first penalty.
+
+        Args:
+            blocks: What is read.
+            grid: g, cells of a row and of a column.
+            own: By class, its own weights [d].
+        """
+        classes = sorted(own)
+        return Readout(
+            tuple(blocks),
+            grid,
+            self.means.x.astype(np.float32),
+            self.means.y.astype(np.float32),
+            np.array([self.weights[0], *(own[label] for label in classes)], np.float32),
+            np.array(classes, np.int64),
+        )
+
 
 # --------------------------------------------------------------------------- the stage's end
 
@@ -115,7 +133,11 @@ def learn(
     parts = [whole, *halves] if cross_fit else [whole]
     chosen = [Shared.of(sums, tuple(blocks), [penalty]) for sums in parts]
     own = {k: v for some in over(_own_weights, chosen, shrinkage) for k, v in some.items()}
-    readouts = _readouts(tuple(blocks), run.config.sensitivity.grid, chosen, own)
+    grid = run.config.sensitivity.grid
+    readouts = tuple(
+        some.readout(tuple(blocks), grid, {label: weights[i] for label, weights in own.items()})
+        for i, some in enumerate(chosen)
+    )
     facts = {"n_train": whole.n, "n_validation": path.n, "classes": len(own)}
     facts |= {"values": len(whole.xy), "penalty": penalty, "shrinkage": shrinkage}
     facts["strengths"] = readouts[0].strengths(chosen[0].deviations, list(blocks.values()))
@@ -254,20 +276,3 @@ def _own_weights(
             ]
         )
     return own
-
-
-def _readouts(
-    blocks: Sequence[str], grid: int, chosen: Sequence[Shared], own: Mapping[int, Array]
-) -> tuple[Readout, ...]:
-    classes = sorted(own)
-    return tuple(
-        Readout(
-            tuple(blocks),
-            grid,
-            shared.means.x.astype(np.float32),
-            shared.means.y.astype(np.float32),
-            np.array([shared.weights[0], *(own[label][i] for label in classes)], np.float32),
-            np.array(classes, np.int64),
-        )
-        for i, shared in enumerate(chosen)
-    )
