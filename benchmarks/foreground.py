@@ -142,7 +142,7 @@ class Passes:
     ) -> npt.NDArray[np.float32]:
         """Return the shares [n, P] of values [n, P, d] of images of such classes."""
         some = torch.from_numpy(values[:, :, self.columns(readout.blocks)])
-        return Placed(readout)(some, torch.from_numpy(labels)).clamp(0, 1).numpy()
+        return Placed(readout)(some, torch.tensor(labels)).clamp(0, 1).numpy()
 
 
 def learned(sums: Mapping[int, CellSums], passes: Passes, choice: Choice) -> Readout:

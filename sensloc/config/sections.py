@@ -80,7 +80,7 @@ class Foreground(Section):
     """Candidates, ascending, of the penalty on activations; that on heat maps is fixed."""
     shrinkages: Annotated[tuple[Above, ...], Field(min_length=1)] = (5, 15, 50, 150, 500, 5000)
     """Candidates of how many images' worth of evidence moves a class away from what all share."""
-    tolerance: NotNegative = 0.03
+    tolerance: NotNegative = 0.1
     """A larger penalty is taken where its error is at most this share above the least."""
     seed: int = 0
     """Seed of the draw."""
