@@ -15,6 +15,7 @@ from sensloc.heatmaps.readout import (
     penalties,
     quantise,
 )
+from sensloc.stages.cell_sums import sums_of, table_of
 
 CELLS, VALUES = 4, 3
 
@@ -49,6 +50,13 @@ def test_sums_are_equal_to_the_bit_for_any_sharding_and_order(sizes: list[int], 
     for part in parts:
         total = total.merge(part)
     assert same(total, CellSums.from_batch(values, shares))
+
+
+def test_a_file_holds_the_sums_of_each_class_and_part_to_the_bit() -> None:
+    sums = {(3, 0): CellSums.from_batch(*drawn(7)), (-1, 2): CellSums.from_batch(*drawn(2, seed=1))}
+    read = dict(sums_of(table_of(sums, [("broken", "no image")])))
+    assert read.keys() == sums.keys()
+    assert all(same(read[key], sums[key]) for key in sums)
 
 
 def test_sums_of_other_shapes_are_refused() -> None:

@@ -35,7 +35,7 @@ def table_of(sums: Mapping[Key, CellSums], failed: Sequence[tuple[str, str]]) ->
             "n": total.n,
             "x": total.x.ravel(),
             "y": total.y,
-            "xx": total.xx.ravel(),
+            "xx": total.xx[np.triu_indices(len(total.xy))],
             "xy": total.xy,
             "yy": total.yy,
         }
@@ -51,9 +51,11 @@ def sums_of(table: pa.Table) -> Iterator[tuple[Key, CellSums]]:
     for i in range(len(good)):
         row = {name: good[name][i] for name in good.column_names}
         x, y, xx, xy = (np.asarray(row[name].values) for name in ("x", "y", "xx", "xy"))
-        shaped = x.reshape(len(y), -1), y, xx.reshape(len(xy), -1), xy
+        square, upper = np.empty((len(xy), len(xy))), np.triu_indices(len(xy))
+        square[upper] = square.T[upper] = xx
         key = (row["class_index"].as_py(), row["part"].as_py())
-        yield key, CellSums(row["n"].as_py(), *shaped, row["yy"].as_py())
+        values = x.reshape(len(y), -1)
+        yield key, CellSums(row["n"].as_py(), values, y, square, xy, row["yy"].as_py())
 
 
 def merged(parts: Iterable[tuple[Key, CellSums]]) -> dict[Key, CellSums]:

@@ -90,7 +90,7 @@ FOREGROUND_SUMS = pa.schema(
         ("n", pa.int64()),  # images; P cells each, of d values
         ("x", pa.list_(pa.float64())),  # [P * d], the sum of the values at each position
         ("y", pa.list_(pa.float64())),  # [P], the sum of the shares that the box covers
-        ("xx", pa.list_(pa.float64())),  # [d * d], over all cells
+        ("xx", pa.list_(pa.float64())),  # [d * (d + 1) / 2], over all cells: the upper triangle
         ("xy", pa.list_(pa.float64())),  # [d]
         ("yy", pa.float64()),
         ("image_id", pa.string()),  # null but for an image with an error
