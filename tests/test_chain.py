@@ -15,6 +15,7 @@ from conftest import small_config
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from threadpoolctl import threadpool_info
 from workers import Fragile, Sums, broken, sums
 
 from sensloc.comparison import maps, proposals
@@ -248,6 +249,18 @@ def test_actors_that_die_are_started_again_and_ray_has_nothing_to_say(
         assert sorted(pool.take(call) for call in list(pool.pending)) == [0, 1, 4, 9]
         pool.close()
     assert "constructor arguments" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("cluster")
+def test_linear_algebra_has_one_thread_here_and_in_a_task_of_many_cpus() -> None:
+    """With more it sums in another order: equal sums would give other bits on more cores."""
+
+    def threads() -> set[int]:
+        libraries = threadpool_info()
+        return {library["num_threads"] for library in libraries if library["user_api"] == "blas"}
+
+    assert threads() == {1}
+    assert cluster.in_task(threads, cpus=2.0) == {1}
 
 
 @pytest.mark.usefixtures("cluster")

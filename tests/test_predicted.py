@@ -100,4 +100,4 @@ def test_the_comparison_judges_each_test_image_once(predicted: RunDir) -> None:
         "sensitivity", "sensitivity_calibrated", "cam_threshold",
         "random_network", "random_network_calibrated",
     }  # fmt: skip
-    assert len(predicted.files("compare/maps")) == 12
+    assert len(predicted.files("compare/maps")) == 6

@@ -12,6 +12,7 @@ import ray
 from ray._private import ray_constants, services
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RaySystemError, RayTaskError
+from threadpoolctl import threadpool_limits
 
 from sensloc.engine import idle
 from sensloc.store.files import image_keys, load
@@ -33,6 +34,10 @@ KEEP_FREED_MEMORY = {
 are zeroed as they are touched: for a batch's activations that takes as long as the network's
 forward and backward pass. A process holds its peak instead, and some blocks that fit no more: 2.7
 GB and not 1.9 for 32 photographs. Results do not change, and other C libraries do not look."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""For the linear algebra of workers: with more threads it sums in another order, to other bits. Ray
+would give a task as many as it has CPUs."""
 
 STARTED_HERE: set[str] = set()
 """The address of a Ray that this process has started: no machines come to that."""
@@ -63,6 +68,8 @@ def connected() -> Iterator[None]:
 def connect(**options: Any) -> None:
     """Join the cluster that this process belongs to, or start one on this machine.
 
+    From then on linear algebra has one thread, here as there, so that equal sums give equal bits.
+
     Args:
         options: Arguments of ``ray.init``.
     """
@@ -78,9 +85,10 @@ def connect(**options: Any) -> None:
     ray.init(
         ignore_reinit_error=True,
         logging_level=logging.WARNING,
-        runtime_env={"env_vars": unset},
+        runtime_env={"env_vars": unset | ONE_THREAD},
         **options,
     )
+    threadpool_limits(1, "blas")
     if alone:
         STARTED_HERE.add(ray.get_runtime_context().gcs_address)
 

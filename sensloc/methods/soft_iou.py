@@ -50,9 +50,11 @@ def best_box(evidence: Floats) -> Boxes:
     integral = np.zeros((grid + 1, grid + 1))
     integral[1:, 1:] = evidence.cumsum(0).cumsum(1) / grid**2
     rows = integral[last] - integral[first]
-    inside = rows[:, last] - rows[:, first]
-    score = inside / (areas + integral[-1, -1] - inside)
-    y, x = divmod(int(score.argmax()), len(first))
+    inside = rows.take(last, 1)
+    inside -= rows.take(first, 1)
+    union = areas + integral[-1, -1]
+    union -= inside
+    y, x = divmod(int(np.divide(inside, union, out=union).argmax()), len(first))
     return np.array([first[x], first[y], last[x], last[y]]) / grid
 
 

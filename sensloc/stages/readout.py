@@ -133,11 +133,7 @@ def learn(
     parts = [whole, *halves] if cross_fit else [whole]
     chosen = [Shared.of(sums, tuple(blocks), [penalty]) for sums in parts]
     own = {k: v for some in over(_own_weights, chosen, shrinkage) for k, v in some.items()}
-    grid = run.config.sensitivity.grid
-    readouts = tuple(
-        some.readout(tuple(blocks), grid, {label: weights[i] for label, weights in own.items()})
-        for i, some in enumerate(chosen)
-    )
+    readouts = _readouts(tuple(blocks), run.config.sensitivity.grid, chosen, own)
     facts = {"n_train": whole.n, "n_validation": path.n, "classes": len(own)}
     facts |= {"values": len(whole.xy), "penalty": penalty, "shrinkage": shrinkage}
     facts["strengths"] = readouts[0].strengths(chosen[0].deviations, list(blocks.values()))
@@ -276,3 +272,12 @@ def _own_weights(
             ]
         )
     return own
+
+
+def _readouts(
+    blocks: Sequence[str], grid: int, chosen: Sequence[Shared], own: Mapping[int, Array]
+) -> tuple[Readout, ...]:
+    return tuple(
+        shared.readout(blocks, grid, {label: weights[i] for label, weights in own.items()})
+        for i, shared in enumerate(chosen)
+    )
