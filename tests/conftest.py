@@ -163,7 +163,7 @@ SECTION = Compare(
     smoothgrad_samples=2,
     integrated_steps=2,
     label_counts=(1, 5),
-    label_draws=2,
+    label_draws=1,
     speed_images=8,
     speed_rounds=1,
 )

@@ -277,19 +277,20 @@ def test_every_method_is_on_disk_whole(compared: RunDir) -> None:
         assert fitted.facts == chosen[name]
 
 
-def test_label_counts_are_what_they_say_and_nested(compared: RunDir) -> None:
+def test_label_counts_are_what_they_say_and_nested_in_each_draw(compared: RunDir) -> None:
     labels = table_of(compared, "labels").to_pandas()
     sizes = labels.drop_duplicates(["per_class", "draw"]).set_index("per_class").n_train
     assert (sizes.loc[1] == 10).all()
     assert (sizes.loc[5] == 50).all()
-    counts, _ = subsets_of(compared)
+    section = SECTION.model_copy(update={"label_draws": 2})
+    run = RunDir(compared.url, compared.config.model_copy(update={"compare": section}))
+    counts, _ = subsets_of(run)
     train = rows_of(compared, "sensitivity", "train")
-    seen: dict[int, np.ndarray] = {}
-    for subset in counts:
-        mask = subset(train, "train")
-        if subset.per_class is not None and subset.draw in seen:
-            assert (mask >= seen[subset.draw]).all()
-        seen[subset.draw] = mask
+    drawn = {(subset.per_class, subset.draw): subset(train, "train") for subset in counts}
+    for draw in (0, 1):
+        assert (drawn[1, draw] <= drawn[5, draw]).all()
+    assert (drawn[5, 0] != drawn[5, 1]).any()
+    assert drawn[None, 0].all()
 
 
 def test_the_foreground_is_learned_from_less_as_the_linear_map_is(compared: RunDir) -> None:
