@@ -82,9 +82,9 @@ def choices(run: Choice, more: Sequence[str]) -> Iterator[tuple[str, Choice]]:
     """Yield by name what is tried beside the run's own choice, and with more blocks."""
     activations = tuple(name for name in run.blocks if has_channels(name))
     inner = tuple(name for name in run.blocks if name.startswith("inner"))
-    outer = [(f"inner_{stride}", f"layercam_{stride}") for stride in (16, 32)]
+    strides = [(name, name.replace("inner", "layercam")) for name in inner]
     alone = [(name,) for name in run.blocks if not name.startswith(("inner", "layercam"))]
-    for names in (*outer, *alone, activations):
+    for names in (*strides, *alone, activations):
         rest = tuple(name for name in run.blocks if name not in names)
         yield f"without {', '.join(names)}", replace(run, blocks=rest)
     ahead = tuple(name for name in run.blocks if name in ("cam", *activations))
@@ -235,6 +235,7 @@ def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     fitted = fitted_methods(run)[FOREGROUND].facts
     blocks = tuple(run.stages()["foreground"]["of"]["blocks"])
     own = Choice(blocks, facts["penalty"], facts["shrinkage"], fitted["gain"], fitted["power"])
+    more = tuple(name for name in more if name not in blocks)
     passes, train = Passes(run, (*blocks, *more)), photographs(run, "train", full=False)
     shares = quantise(covered(np.array([largest(box) for box in train.truth]), passes.grid))
     values = passes.of(train.pixels, train.labels)
