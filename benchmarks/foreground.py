@@ -22,7 +22,7 @@ from sensloc.heatmaps.passes import Options
 from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, Readout, covered, quantise
 from sensloc.images.decode import Pixels, crop, pixels_of
 from sensloc.images.fetch import ImageError
-from sensloc.methods.soft_iou import best_box, evidence_of, fine, placed
+from sensloc.methods.soft_iou import GRID, best_box, evidence_of, fine, placed
 from sensloc.prediction.looks import ZOOM
 from sensloc.report.text import Columns, aligned, interval, number, table_lines
 from sensloc.rows import true_boxes
@@ -69,7 +69,7 @@ class Choice:
     shrinkage: float
     gain: float
     power: float
-    grid: int = 28
+    grid: int = GRID
 
     def boxes(self, shares: npt.NDArray[Any]) -> Boxes:
         """Return the boxes of shares: [n, P] -> [n, 4] unit xyxy."""

@@ -259,8 +259,15 @@ def test_linear_algebra_has_one_thread_here_and_in_a_task_of_many_cpus() -> None
         libraries = threadpool_info()
         return {library["num_threads"] for library in libraries if library["user_api"] == "blas"}
 
+    def of_torch() -> int:
+        import torch
+
+        return torch.get_num_threads()
+
     assert threads() == {1}
     assert cluster.in_task(threads, cpus=2.0) == {1}
+    assert cluster.in_task(of_torch, cpus=2.0) == 1
+    assert called(of_torch, cpus=2.0, gpus=0, beside=0.0) == 1
 
 
 @pytest.mark.usefixtures("cluster")

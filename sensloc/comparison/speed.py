@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from sensloc import heatmaps
 from sensloc.baselines import objectness
@@ -48,7 +47,6 @@ def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]
 
 def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float], dict[str, float]]:
     """Return milliseconds per image of each part, and of each method's last step."""
-    torch.set_num_threads(1)
     compare = run.config.compare
     rows = _fitting_rows(run, compare.speed_images)
     parts = _network_parts(run, rows)

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import torch
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from sensloc.engine import cluster, units
@@ -268,15 +267,10 @@ def _decode(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[None, I
 
 
 def _make(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[units.Written, None]:
-    return chain.write(_worker(chain, "cpu"), unit, chain.images(what, isolated)), None
+    return chain.write(chain.worker("cpu"), unit, chain.images(what, isolated)), None
 
 
 def _writer(chain: Chain) -> Callable[[str, Images], units.Written]:
     """Make the worker of an actor."""
     gpus = chain.run.config.resources.gpus_per_actor
-    return partial(chain.write, _worker(chain, "cuda" if gpus else "cpu"))
-
-
-def _worker(chain: Chain, device: str) -> Worker:
-    torch.set_num_threads(1)  # more would sum in another order: more actors are as fast
-    return chain.worker(device)
+    return partial(chain.write, chain.worker("cuda" if gpus else "cpu"))

@@ -36,8 +36,8 @@ forward and backward pass. A process holds its peak instead, and some blocks tha
 GB and not 1.9 for 32 photographs. Results do not change, and other C libraries do not look."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-"""For the linear algebra of workers: with more threads it sums in another order, to other bits. Ray
-would give a task as many as it has CPUs."""
+"""For the networks and the linear algebra of workers: with more threads they sum in another order,
+to other bits, and more processes are as fast. Ray would give a task as many as it has CPUs."""
 
 STARTED_HERE: set[str] = set()
 """The address of a Ray that this process has started: no machines come to that."""

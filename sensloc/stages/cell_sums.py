@@ -1,8 +1,10 @@
 """The sums that read-outs are learned from: a file's rows are those of each class and part."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,7 +37,7 @@ def table_of(sums: Mapping[Key, CellSums], failed: Sequence[tuple[str, str]]) ->
             "n": total.n,
             "x": total.x.ravel(),
             "y": total.y,
-            "xx": total.xx[np.triu_indices(len(total.xy))],
+            "xx": total.xx[_upper(len(total.xy))],
             "xy": total.xy,
             "yy": total.yy,
         }
@@ -51,11 +53,17 @@ def sums_of(table: pa.Table) -> Iterator[tuple[Key, CellSums]]:
     for i in range(len(good)):
         row = {name: good[name][i] for name in good.column_names}
         x, y, xx, xy = (np.asarray(row[name].values) for name in ("x", "y", "xx", "xy"))
-        square, upper = np.empty((len(xy), len(xy))), np.triu_indices(len(xy))
+        square, upper = np.empty((len(xy), len(xy))), _upper(len(xy))
         square[upper] = square.T[upper] = xx
         key = (row["class_index"].as_py(), row["part"].as_py())
         values = x.reshape(len(y), -1)
         yield key, CellSums(row["n"].as_py(), values, y, square, xy, row["yy"].as_py())
+
+
+@cache
+def _upper(values: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where the upper triangle of a square of so many values is, row by row."""
+    return np.triu_indices(values)
 
 
 def merged(parts: Iterable[tuple[Key, CellSums]]) -> dict[Key, CellSums]:
