@@ -45,7 +45,7 @@ def test_a_submitted_job_succeeds(submitted: chaos.Arena) -> None:
 def test_the_submitted_demo_succeeds(submitted_demo: chaos.Arena) -> None:
     output = submitted_demo.job.output
     facts = json.loads((output / "run.json").read_text())
-    assert facts["stages"]["sensitivity"]["rows"] == 8000
+    assert facts["stages"]["sensitivity"]["rows"] == 6000
     assert facts["stages"]["sensitivity"]["errors"] == 0
     assert facts["stages"]["sensitivity"]["top1"]["test"] > 90
 

@@ -126,7 +126,7 @@ def test_a_name_is_its_file_and_for_inner_layers_a_stride():
 def some_readout() -> Readout:
     """Of a network's features at stride 2, by random weights."""
     rng, blocks = np.random.default_rng(0), ("inner_2", "activation_4")
-    values = 1 + scene_net(CLASSES).features[3][0].out_channels
+    values = 1 + scene_net(CLASSES).features[2][0].out_channels
     return Readout(
         blocks,
         grid=8,

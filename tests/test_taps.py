@@ -47,7 +47,7 @@ NETWORKS = {
         {8: "stages.1", 16: "stages.2", 32: "stages"},
     ),
     "vit": (vit, {16: "blocks.10", FEATURES: "blocks.10"}),
-    "scene_net": (scene_net, {2: "features.1", 4: "features.3", 8: "features"}),
+    "scene_net": (scene_net, {2: "features.0", 4: "features.2", 8: "features"}),
 }
 
 
@@ -67,7 +67,7 @@ def test_a_tap_that_the_network_has_not_is_refused_by_name():
         ClassifierError, match=r"no layer of stride 32; its strides are \[2, 4, 8\]"
     ):
         locate(network, probe(), [32])
-    with pytest.raises(ClassifierError, match=r"no layer 'layer4' with places; .*features\.5"):
+    with pytest.raises(ClassifierError, match=r"no layer 'layer4' with places; .*features\.4"):
         locate(network, probe(), ["layer4"])
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5)).eval()
     with pytest.raises(ClassifierError, match="no layer with places"):

@@ -205,7 +205,7 @@ class Resources(Section):
     cpus_per_actor: Above = 0.5
     gpus_per_actor: NotNegative = 0
     """Above 0: networks run on a GPU, whose kernels round otherwise than a CPU's."""
-    cpus_per_task: Above = 0.25
+    cpus_per_task: Above = 0.5
     """CPUs of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""
     rows_per_block: Positive = 256
     """Rows of one block: the unit of scheduling and of a Parquet file."""

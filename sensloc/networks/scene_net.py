@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 PEAK_LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 1e-2
 THREADS = 1
@@ -21,13 +21,13 @@ faster on an idle machine, and wait for each other on a busy one."""
 class SceneNet(nn.Module):
     """A network from normalised pixels [n, 3, 64, 64] to logits [n, num_classes].
 
-    Six 3 x 3 convolutions with batch norm and ReLU, three of stride 2, and a maximum over
+    Five 3 x 3 convolutions with batch norm and ReLU, three of stride 2, and a maximum over
     places, so that a class is scored where its evidence is strongest.
     """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        plan = [(3, 16, 2), (16, 24, 1), (24, 32, 2), (32, 48, 1), (48, 64, 2), (64, 64, 1)]
+        plan = [(3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
         blocks = [_block(*layer) for layer in plan]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Linear(plan[-1][1], num_classes)

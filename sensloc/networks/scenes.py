@@ -18,7 +18,7 @@ class SceneNet(Classifier):
     input_size: Positive = 64
     mean: tuple[Finite, Finite, Finite] = (0.5, 0.5, 0.5)
     std: tuple[Above, Above, Above] = (0.25, 0.25, 0.25)
-    epochs: Positive = 6
+    epochs: Positive = 5
     seed: int = 0
 
     def load(self, trained: str | None = None) -> "nn.Module":
