@@ -3,15 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-all check docs format audit clean
+.PHONY: demo bench bench-all test test-all check docs format audit clean
 
 demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and a figure
 	$(BIN)/sensloc run conf/demo.toml
 
-bench: demo  ## the quick measurements, on the demo's run: milliseconds per image, images/s fetched
+bench: demo  ## what takes ten minutes to measure, beside other hands' ways: tables, and JSON in runs/bench
+	$(BIN)/python -m benchmarks.gradient
+	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.fit
+	$(BIN)/python -m benchmarks.pipeline conf/demo.toml
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.latency runs/demo data/scenes
-	rm -rf runs/bench
-	$(BIN)/python -m benchmarks.storage conf/demo.toml --output runs/bench
+	rm -rf runs/bench/storage
+	$(BIN)/python -m benchmarks.storage conf/demo.toml --output runs/bench/storage
+
+bench-all: bench  ## more networks, larger fits and longer runs too: an hour
+	$(BIN)/python -m benchmarks.gradient --all --output runs/bench/gradient-all.json
+	$(BIN)/python -m benchmarks.fit --all --output runs/bench/fit-all.json
+	$(BIN)/python -m benchmarks.pipeline conf/demo.toml --images 300 --images 3000 --images 30000 --set dataset.count=30000 --output runs/bench/pipeline-all.json
 
 test: check  ## all checks and tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,14 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
+from benchmarks import decode, fit, gradient, pipeline, start
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.scale import RehearsalError, make_dataset, tiny_network
 from benchmarks.scale.figures import Figure, figures, line, markdown, table
 from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled
 from benchmarks.storage import storage
+from benchmarks.turns import in_turn
 from sensloc.boxes import unit_boxes
 from sensloc.config import load_config
 from sensloc.datasets import Annotation
@@ -351,3 +355,70 @@ def test_a_localizer_is_timed_image_by_image(small_run: RunDir) -> None:
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=str(tmp_path)):
         first_files(str(tmp_path), 3)
+
+
+# --------------------------------------------------------------------------- beside others
+
+
+def test_ways_take_turns_and_the_first_round_does_not_count() -> None:
+    calls: list[str] = []
+    timed = in_turn({name: partial(calls.append, name) for name in "ab"}, items=1, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert [time.way for time in timed] == ["a", "b"]
+    assert vars(timed[0].ratio) == {"median": 1, "low": 1, "high": 1}
+    assert all(t.milliseconds.low <= t.milliseconds.median <= t.milliseconds.high for t in timed)
+
+
+@pytest.mark.cpu
+def test_other_hands_make_the_same_gradient_and_a_pass_costs_what_its_layers_say() -> None:
+    images, labels = gradient.batch_of(2)
+    ways = gradient.ways("resnet18", images, labels)  # which compares the maps
+    assert len(ways) >= 6
+    forward = gradient.operations(ways["sensloc, forward pass only"], 2)
+    assert forward == pytest.approx(2 * 1.814e9, rel=1e-3)  # its multiplications are well known
+    assert gradient.operations(ways[gradient.OURS], 2) == pytest.approx(2 * forward, rel=1e-6)
+    assert forward < gradient.operations(ways["sensloc, foreground"], 2) < 2 * forward
+
+
+def test_another_map_is_not_taken_for_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gradient.SAME, "wrong", lambda net, images, labels: images.abs().amax(1))
+    with pytest.raises(AssertionError, match="wrong of resnet18 gives another map"):
+        gradient.ways("resnet18", *gradient.batch_of(1))
+
+
+def test_pixels_are_within_a_grey_level_of_pillows() -> None:
+    for data in decode.embedded():
+        ours = decode.decode(data, decode.SIZE).pixels.astype(int)
+        assert np.abs(ours - decode.pillow(data)).max() <= 1
+        assert decode.usual(data).shape == (3, decode.SIZE, decode.SIZE)
+
+
+def test_sums_from_parquet_are_the_ridge_in_memory(tmp_path: Path) -> None:
+    fit.make(tmp_path / "rows.parquet", values=9, rows=fit.PART + 5)
+    rows = {row["way"]: row for row in fit.measured(tmp_path / "rows.parquet", rounds=1)}
+    assert rows["sensloc, sums"]["error"] < 1e-10
+    assert min(row["seconds"]["low"] for row in rows.values()) > 0
+
+
+def test_a_plain_loop_makes_the_rows_of_the_stage(small_run: RunDir, tmp_path: Path) -> None:
+    copy = shutil.copytree(small_run.url, tmp_path / "run")
+    threads = torch.get_num_threads()
+    for part in range(2):
+        pipeline.loop(str(copy), part, 2)
+    torch.set_num_threads(threads)
+    stage, by_loop = (pq.read_table(copy / name) for name in ("sensitivity", pipeline.LOOP))
+    assert by_loop.sort_by("image_id").equals(stage.sort_by("image_id"))
+
+
+def test_further_images_cost_no_start() -> None:
+    rows = [{"images": 10, "stage": 9.0, "loop": 3.0}, {"images": 20, "stage": 12.0, "loop": 6.0}]
+    assert [(row["ratio"], row["further"]) for row in pipeline.with_ratios(rows)] == [
+        (3.0, None),
+        (2.0, 1.0),
+    ]
+
+
+def test_memory_is_that_of_all_processes_at_one_look() -> None:
+    looks = [(0.0, 1, 2_000_000_000), (0.0, 2, 500_000_000), (1.0, 1, 1_000_000_000)]
+    rows = [{"second": second, "pid": pid, "own": own} for second, pid, own in looks]
+    assert start.together(pa.Table.from_pylist(rows, SAMPLES)) == 2.5
