@@ -393,11 +393,18 @@ def test_pixels_are_within_a_grey_level_of_pillows() -> None:
         assert decode.usual(data).shape == (3, decode.SIZE, decode.SIZE)
 
 
-def test_sums_from_parquet_are_the_ridge_in_memory(tmp_path: Path) -> None:
-    fit.make(tmp_path / "rows.parquet", values=9, rows=fit.PART + 5)
-    rows = {row["way"]: row for row in fit.measured(tmp_path / "rows.parquet", rounds=1)}
-    assert rows["sensloc, sums"]["error"] < 1e-10
-    assert min(row["seconds"]["low"] for row in rows.values()) > 0
+def test_sums_from_parquet_are_the_ridge_in_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.parquet"
+    fit.make(file, values=9, rows=fit.PART + 5)
+    for way in fit.WAYS:
+        fit.alone(way, file, tmp_path / f"{way}.npy")
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(line["seconds"] > 0 and line["mib"] >= 0 for line in said)
+    ours, ridge, plain = (np.load(tmp_path / f"{way}.npy") for way in fit.WAYS)
+    assert np.abs(ours - ridge).max() < 1e-10
+    assert np.abs(plain - ridge).max() > 1e-4, "the penalty is felt"
 
 
 def test_a_plain_loop_makes_the_rows_of_the_stage(small_run: RunDir, tmp_path: Path) -> None:
