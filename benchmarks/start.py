@@ -7,22 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 
-from benchmarks.scale.measure import Job, run_job
+from benchmarks.scale.measure import Job, run_job, together
 from benchmarks.turns import save
 from sensloc.report.text import Columns, aligned, number, table_lines
 
 IMAGES = "0/scene_00??[0-4]?.png"
 """Some twenty of the demo's images."""
-
-
-def together(samples: pa.Table) -> float:
-    """Return the most GB that all of a job's processes would give back, at one look."""
-    by_look = samples.group_by("second").aggregate([("own", "sum")])
-    return float(pc.max(by_look["own_sum"]).as_py()) / 1e9
 
 
 def ended(job: Job, log: Path) -> Job:
@@ -57,10 +49,10 @@ def main(
     ]
     inside = sum(row["seconds"] for row in rows)
     rows.append({"part": "start and end", "seconds": whole.seconds - inside, "gb": None})
-    rows.append({"part": config, "seconds": whole.seconds, "gb": together(whole.samples)})
+    rows.append({"part": config, "seconds": whole.seconds, "gb": together(whole.samples) / 1e9})
     rows.append({"part": "prediction, to the first boxes", "seconds": first, "gb": None})
     all_of_it = {"part": "prediction, to its end", "seconds": prediction.seconds}
-    rows.append(all_of_it | {"gb": together(prediction.samples)})
+    rows.append(all_of_it | {"gb": together(prediction.samples) / 1e9})
     columns: Columns = {
         "": lambda row: row["part"],
         "seconds": number("seconds"),

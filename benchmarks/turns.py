@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 import sensloc
+from sensloc.comparison.speed import turns
 from sensloc.engine.cluster import KEEP_FREED_MEMORY, ONE_THREAD
 from sensloc.report.text import Columns, Row, aligned, table_lines
 
@@ -67,18 +67,13 @@ def in_turn(ways: Mapping[str, Callable[[], object]], items: int, rounds: int) -
         items: How many items a call works on.
         rounds: Those that count; one before them does not.
     """
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in tqdm(range(rounds + 1), unit="round", leave=False):
-        for way, call in ways.items():
-            began = time.perf_counter()
-            call()
-            seconds[way].append(time.perf_counter() - began)
+    seconds = turns(ways, tqdm(range(rounds + 1), unit="round", leave=False))
     first = next(iter(seconds.values()))
     return [
         Timed(
             way,
-            Spread.of([1000 * value / items for value in values[1:]]),
-            Spread.of([value / base for value, base in zip(values[1:], first[1:], strict=True)]),
+            Spread.of([1000 * value / items for value in values]),
+            Spread.of([value / base for value, base in zip(values, first, strict=True)]),
         )
         for way, values in seconds.items()
     ]

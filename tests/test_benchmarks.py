@@ -19,12 +19,12 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
-from benchmarks import decode, fit, gradient, pipeline, start
+from benchmarks import decode, fit, gradient, pipeline
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.scale import RehearsalError, make_dataset, tiny_network
 from benchmarks.scale.figures import Figure, figures, line, markdown, table
-from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled
+from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled, together
 from benchmarks.storage import storage
 from benchmarks.turns import in_turn
 from sensloc.boxes import unit_boxes
@@ -428,4 +428,4 @@ def test_further_images_cost_no_start() -> None:
 def test_memory_is_that_of_all_processes_at_one_look() -> None:
     looks = [(0.0, 1, 2_000_000_000), (0.0, 2, 500_000_000), (1.0, 1, 1_000_000_000)]
     rows = [{"second": second, "pid": pid, "own": own} for second, pid, own in looks]
-    assert start.together(pa.Table.from_pylist(rows, SAMPLES)) == 2.5
+    assert together(pa.Table.from_pylist(rows, SAMPLES)) == 2_500_000_000

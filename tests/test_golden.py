@@ -26,7 +26,7 @@ COUNTS = {
     "colocalization_sift": (23, 4),
     "colocalization_cnn": (22, 6),
     "random_network": (25, 6),
-    "permuted_map": (11, 8),
+    "permuted_map": (11, 6),
     "sensitivity": (16, 6),
     "smoothgrad": (15, 6),
     "integrated_gradients": (12, 6),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.scale.measure import Job
+from benchmarks.scale.measure import Job, together
 from sensloc.report.text import grid
 
 ALL_IMAGES = 14_197_122
@@ -98,8 +98,7 @@ def _memory(rows: int, samples: pa.Table) -> Iterator[Figure]:
             for column, label in {"own": "own memory", "resident": "with shared pages"}.items():
                 peak = pc.max(processes[column]).as_py()
                 yield Figure(rows, f"{name}, {label}", "B", peak, grows)
-    together = samples.group_by("second").aggregate([("own", "sum")])["own_sum"]
-    yield Figure(rows, "all processes, own memory", "B", pc.max(together).as_py(), False)
+    yield Figure(rows, "all processes, own memory", "B", together(samples), False)
     workers = samples.filter(pc.equal(samples["kind"], "worker")).group_by("second")
     counts = workers.aggregate([("pid", "count")])["pid_count"]
     yield Figure(rows, "workers at once", "", pc.max(counts).as_py() or 0, False)

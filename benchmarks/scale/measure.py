@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
@@ -73,6 +74,12 @@ def run_job(command: Sequence[str], log: Path) -> Job:
             process.terminate()
             raise
     return Job(code, time.monotonic() - began, pa.Table.from_pylist(rows, SAMPLES))
+
+
+def together(samples: pa.Table) -> int:
+    """Return the most bytes that all of a job's processes would give back, at one look."""
+    by_look = samples.group_by("second").aggregate([("own", "sum")])
+    return int(pc.max(by_look["own_sum"]).as_py())
 
 
 @contextlib.contextmanager

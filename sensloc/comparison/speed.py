@@ -1,7 +1,7 @@
 """How long each method takes for an image: parts measured in turn, in one process on one core."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
@@ -158,10 +158,16 @@ def medians(calls: Mapping[str, Callable[[], Any]], n: int, rounds: int) -> dict
         n: items that each call works on.
         rounds: that count; one before them does not.
     """
+    seconds = turns(calls, range(rounds + 1))
+    return {name: 1000 * median(values) / n for name, values in seconds.items()}
+
+
+def turns(calls: Mapping[str, Callable[[], Any]], rounds: Iterable[Any]) -> dict[str, list[float]]:
+    """Return the seconds of calls that take turns, by name: one for each round but the first."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
+    for _ in rounds:
         for name, call in calls.items():
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)
-    return {name: 1000 * median(values[1:]) / n for name, values in seconds.items()}
+    return {name: values[1:] for name, values in seconds.items()}
