@@ -152,8 +152,8 @@ def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir
 
 
 SECTION = Compare(
-    train=120,
-    validation=30,
+    train=60,
+    validation=20,
     objectness_images=20,
     objectness_size=64,
     words=50,
@@ -164,7 +164,7 @@ SECTION = Compare(
     integrated_steps=2,
     label_counts=(1, 5),
     label_draws=1,
-    speed_images=8,
+    speed_images=4,
     speed_rounds=1,
 )
 """A comparison of every method, on little."""

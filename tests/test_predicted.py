@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 SECTION = Compare(
     methods=("sensitivity", "cam_threshold", "random_network"), train=60, validation=15,
-    label_counts=(1,), label_draws=1, speed_images=4, speed_rounds=1,
+    label_counts=(1,), label_draws=1, speed_rounds=0,
 )  # fmt: skip
 
 

@@ -575,7 +575,7 @@ def test_an_image_id_that_occurs_twice_stops(tmp_path: Path) -> None:
 def test_a_run_on_an_object_store_with_other_resources_equals_a_local_one(
     bucket: str, small_run: RunDir, tmp_path: Path
 ) -> None:
-    resources = {"actors": 2, "cpus_per_task": 0.5, "rows_per_block": 37}
+    resources = {"actors": 2, "rows_per_block": 37}
     root = small_run.config.dataset.root
     config = small_config(tmp_path, output=f"{bucket}/run", root=root, **resources)
     assert config.fingerprint == small_run.config.fingerprint, "resources are no part of it"

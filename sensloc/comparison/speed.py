@@ -24,7 +24,8 @@ from sensloc.store.run import RunDir
 
 
 def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]:
-    """Return the milliseconds per image of each method, from the file to the box.
+    """Return the milliseconds per image of each method, from the file to the box; of none if 0
+    rounds are asked for.
 
     The parts take turns for ``speed_rounds`` rounds over the same test images, in one process
     with one thread (or one GPU); a method's time is the sum of its parts' medians.
@@ -33,6 +34,8 @@ def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]
         run: The run directory, with its maps.
         entries: The methods; the seconds that co-localization takes to choose are in its facts.
     """
+    if not run.config.compare.speed_rounds:
+        return {}
     methods = {name: entry.method for name, entry in entries.items()}
     parts, predicting = cluster.in_task(
         _measure, run, methods, gpus=run.config.resources.gpus_per_actor

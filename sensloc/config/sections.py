@@ -182,8 +182,9 @@ class Compare(Section):
     None: half of the classes, drawn."""
     speed_images: Positive = 32
     """Test images that every method is timed on."""
-    speed_rounds: Positive = 3
-    """Rounds, in each of which every method takes its turn; medians are reported."""
+    speed_rounds: Annotated[int, Field(ge=0)] = 3
+    """Rounds, in each of which every method takes its turn; medians are reported. With 0 no method
+    is timed."""
 
     @property
     def identity(self) -> dict[str, Any]:

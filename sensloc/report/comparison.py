@@ -74,12 +74,16 @@ UNSEEN_COLUMNS: Columns = {
 
 def notes(config: Config) -> str:
     """Return what stands below the main table."""
+    rounds = config.compare.speed_rounds
+    timed = (
+        "ms/image: from the file to the box, one process with one thread, medians of "
+        f"{rounds} interleaved rounds. "
+    )
     return (
         f"{protocol_sentence(config)} Differences are paired over the images, in percentage "
         "points; better and worse: p < 0.05 in McNemar's exact test. Train images: boxed images "
         "that the method learned from; thresholds, ridges, weights and size factors are chosen on "
-        "validation. ms/image: from the file to the box, one process with one thread, medians of "
-        f"{config.compare.speed_rounds} interleaved rounds. Paper: Ebrahimpour & Noelle, Table 1, "
+        f"validation. {timed if rounds else ''}Paper: Ebrahimpour & Noelle, Table 1, "
         "their images and protocol. The class is known to the class's mean box and to "
         "co-localization whatever the maps are of. Ceilings read the test image's own box."
     )
