@@ -12,6 +12,7 @@ bench: demo  ## what takes ten minutes to measure, beside other hands' ways: tab
 	$(BIN)/python -m benchmarks.gradient
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.fit
+	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.pipeline conf/demo.toml
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.latency runs/demo data/scenes

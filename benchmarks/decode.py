@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import simplejpeg
 import torch
 import typer
 from PIL import Image
@@ -17,7 +18,7 @@ from benchmarks.latency import first_files
 from benchmarks.turns import as_workers_run, in_turn, save, table
 from sensloc.cli import errors_as_messages
 from sensloc.config import absolute
-from sensloc.images.decode import Pixels, decode, pixels_of
+from sensloc.images.decode import Pixels, decode, pixels_of, squash
 
 SIZE = 224
 
@@ -49,6 +50,11 @@ def usual(data: bytes) -> torch.Tensor:
         return torch.as_tensor(USUAL(image.convert("RGB")))
 
 
+def by_simplejpeg(data: bytes) -> Pixels:
+    """Return what simplejpeg's decoder and the product's resizing make of a JPEG."""
+    return squash(simplejpeg.decode_jpeg(data, "RGB"), SIZE)
+
+
 def _of_all(way: Callable[[bytes], object], images: Sequence[bytes]) -> Callable[[], object]:
     return lambda: [way(data) for data in images]
 
@@ -70,6 +76,7 @@ def main(
         "Pillow alone": pillow,
         "sensloc": lambda file: decode(file, SIZE),
         "sensloc, decoding alone": pixels_of,
+        "simplejpeg, resized as by sensloc": by_simplejpeg,
     }
     timed = in_turn({name: _of_all(way, data) for name, way in ways.items()}, len(data), rounds)
     far = max(

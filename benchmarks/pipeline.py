@@ -8,6 +8,7 @@ spread over machines.
 import json
 import multiprocessing
 import os
+import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import typer
 
 from benchmarks.scale.measure import run_job
 from benchmarks.start import ended
-from benchmarks.turns import save
+from benchmarks.turns import as_workers_run, save
 from sensloc.cli import Changes, Data, Toml
 from sensloc.config import absolute
 from sensloc.engine import units
@@ -32,6 +36,9 @@ from sensloc.stages.sensitivity import chain
 from sensloc.store.run import RunDir
 
 COUNTS = (300, 3000)
+
+ACTOR, WORKS = "ray::Holder", "ray::Holder.work"
+"""Titles of an actor's process: how it begins, and while it makes maps."""
 
 LOOP = "work/loop"
 """Where the loops write."""
@@ -60,8 +67,32 @@ def by_loop(url: str, processes: int) -> float:
     return time.monotonic() - began
 
 
-def seconds_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dict[str, float]:
+def busy(samples: pa.Table) -> float:
+    """Return the share of their time in which actors work, from the first to the last such look.
+
+    Args:
+        samples: Of a job, see ``SAMPLES``: the title of an actor's process says what it calls.
+    """
+    titles = pc.fill_null(samples["title"], "")
+    actors = samples.filter(pc.starts_with(titles, ACTOR))
+    works = pc.equal(actors["title"], WORKS)
+    seconds = np.asarray(actors["second"])
+    times = seconds[np.asarray(works)]
+    during = (times.min() <= seconds) & (seconds <= times.max())
+    return float(len(times) / during.sum())
+
+
+def sent(url: str) -> float:
+    """Return the bytes that go through Ray's object store for an image of a run's first unit."""
+    own = chain(RunDir.found(url))
+    images = own.images(units.names(own.run, "manifest")[0], isolated=False)
+    return len(pickle.dumps(images, protocol=5)) / len(images.rows)
+
+
+def figures_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dict[str, float]:
     """Return the median seconds of the stage, of its whole command, and of plain loops, in turn.
+
+    And the share of their time in which the actors work, and the bytes of an image sent to them.
 
     Args:
         job: The config and the options of the run.
@@ -72,15 +103,16 @@ def seconds_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dic
     log, sensloc = Path(f"{run}.log"), [sys.executable, "-m", "sensloc"]
     for stage in ("manifest", "classifier"):
         ended(run_job([*sensloc, stage, *job], log), log)
-    seconds: dict[str, list[float]] = {"stage": [], "command": [], "loop": []}
+    figures: dict[str, list[float]] = {"stage": [], "command": [], "loop": [], "busy": []}
     for _ in range(rounds):
         whole = ended(run_job([*sensloc, "sensitivity", *job], log), log)
         stages = json.loads(Path(f"{run}/run.json").read_text())["stages"]
-        seconds["stage"].append(stages["sensitivity"]["seconds"])
-        seconds["command"].append(whole.seconds)
-        seconds["loop"].append(by_loop(run, processes))
+        figures["stage"].append(stages["sensitivity"]["seconds"])
+        figures["command"].append(whole.seconds)
+        figures["busy"].append(busy(whole.samples))
+        figures["loop"].append(by_loop(run, processes))
         RunDir.found(run).remove(LOOP)
-    return {name: median(values) for name, values in seconds.items()}
+    return {"sent": sent(run)} | {name: median(values) for name, values in figures.items()}
 
 
 def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -109,7 +141,11 @@ def main(
     rounds: int = 2,
     output: Path = Path("runs/bench/pipeline.json"),
 ) -> None:
-    """Print the seconds of the stage and of plain loops, on drawn images of a data set."""
+    """Print the seconds of the stage and of plain loops, on drawn images of a data set.
+
+    The loops have one thread each and keep the memory they free, as the product's workers do.
+    """
+    as_workers_run()
     processes = os.cpu_count() or 1
     given = [f"--data={absolute(data)}"] if data else []
     given += [f"--set={change}" for change in [*(changes or ()), "foreground.looks=0"]]
@@ -118,7 +154,7 @@ def main(
         with TemporaryDirectory() as folder:
             run = f"{folder}/run"
             job = [config, *given, f"--output={run}", f"--set=dataset.n_images={count}"]
-            rows.append({"images": count} | seconds_of(job, run, rounds, processes))
+            rows.append({"images": count} | figures_of(job, run, rounds, processes))
     rows = with_ratios(rows)
     columns: Columns = {
         "images": lambda row: f"{row['images']:,}",
@@ -127,6 +163,8 @@ def main(
         f"{processes} loops, s": number("loop"),
         "stage / loops": number("ratio", 2),
         "for further images": number("further", 2),
+        "actors busy": lambda row: f"{row['busy']:.0%}",
+        "KB sent per image": lambda row: f"{row['sent'] / 1000:,.0f}",
     }
     print(aligned(table_lines(columns, rows)))
     print(save(output, config=config, rounds=rounds, processes=processes, rows=rows))

@@ -1,14 +1,14 @@
 """Images per second of fetching, on any storage: single files beside tar shards."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, islice
-from statistics import median
 
 import typer
 
 from sensloc.cli import on_config
+from sensloc.comparison.speed import medians
 from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
 from sensloc.datasets.webdataset import WebDataset
@@ -20,7 +20,8 @@ IMAGES = 2000
 """How many are fetched: the first of the data set."""
 
 ROUNDS = 5
-"""How often each way is timed; the ways take turns, and the median counts."""
+"""How often each way is timed, after once that does not count; the ways take turns, and the median
+counts."""
 
 
 def storage(run: RunDir) -> str:
@@ -41,14 +42,10 @@ def storage(run: RunDir) -> str:
             "single files": [run.at(f"single/{i}.jpg") for i in range(len(images))],
             "tar shards": [row.uri for unit in shards.units() for row in shards.read(unit)],
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, uris in ways.items():
-                began = time.perf_counter()
-                _fetch_all(run, uris)
-                seconds[way].append(time.perf_counter() - began)
+        calls = {way: partial(_fetch_all, run, uris) for way, uris in ways.items()}
+        milliseconds = medians(calls, len(images), ROUNDS)
         facts["images"] = len(images)
-        facts["images_per_s"] = {w: round(len(images) / median(s)) for w, s in seconds.items()}
+        facts["images_per_s"] = {way: round(1000 / ms) for way, ms in milliseconds.items()}
     return "\n".join(
         f"{way:12} {rate:8} images/s of {facts['images']}"
         for way, rate in facts["images_per_s"].items()

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
-from benchmarks import decode, fit, gradient, pipeline
+from benchmarks import decode, fit, gradient, parts, pipeline
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.scale import RehearsalError, make_dataset, tiny_network
@@ -391,6 +392,7 @@ def test_pixels_are_within_a_grey_level_of_pillows() -> None:
         ours = decode.decode(data, decode.SIZE).pixels.astype(int)
         assert np.abs(ours - decode.pillow(data)).max() <= 1
         assert decode.usual(data).shape == (3, decode.SIZE, decode.SIZE)
+        assert np.abs(ours - decode.by_simplejpeg(data)).max() <= 1
 
 
 def test_sums_from_parquet_are_the_ridge_in_memory(
@@ -415,6 +417,27 @@ def test_a_plain_loop_makes_the_rows_of_the_stage(small_run: RunDir, tmp_path: P
     torch.set_num_threads(threads)
     stage, by_loop = (pq.read_table(copy / name) for name in ("sensitivity", pipeline.LOOP))
     assert by_loop.sort_by("image_id").equals(stage.sort_by("image_id"))
+
+
+def test_actors_are_busy_from_the_first_to_the_last_map() -> None:
+    looks = [
+        *((0.0, 1, "ray::Holder"), (0.0, 2, "ray::_decode")),
+        *((1.0, 1, "ray::Holder.work"), (1.0, 2, "ray::_decode"), (1.0, 3, "ray::Holder")),
+        *((2.0, 1, "ray::Holder.work"), (2.0, 3, "ray::Holder.work")),
+        *((3.0, 1, "ray::Holder"), (3.0, 3, "ray::Holder"), (3.0, 4, None)),
+    ]
+    rows = [{"second": second, "pid": pid, "title": title} for second, pid, title in looks]
+    assert pipeline.busy(pa.Table.from_pylist(rows, SAMPLES)) == 3 / 4
+
+
+def test_what_is_no_pass_is_timed_and_a_row_of_the_papers_table_is_weighed() -> None:
+    with parts.stored(images=50) as (reading, size):
+        rows = [part.call() for part in reading]
+    assert [len(classes) for classes in rows] == [50, 50]
+    assert size > 2 * parts.CELLS * 0.8, "float16 values, which are noise"
+    assert parts.sums().call().n == parts.BATCH
+    right, counted = (part.call() for part in parts.scores(images=40))
+    assert right == pc.sum(counted.filter(pc.equal(counted["by"], "all"))["n_correct"]).as_py()
 
 
 def test_further_images_cost_no_start() -> None:
