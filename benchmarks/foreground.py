@@ -13,6 +13,7 @@ import torch
 import typer
 from tqdm import tqdm
 
+from benchmarks.verdicts import judged, text
 from sensloc.boxes import Boxes, largest, resize
 from sensloc.cli import Run, errors_as_messages
 from sensloc.config import absolute
@@ -24,10 +25,7 @@ from sensloc.images.decode import Pixels, crop, pixels_of
 from sensloc.images.fetch import ImageError
 from sensloc.methods.soft_iou import GRID, best_box, evidence_of, fine, placed
 from sensloc.prediction.looks import ZOOM
-from sensloc.report.text import Columns, aligned, interval, number, table_lines
 from sensloc.rows import true_boxes
-from sensloc.scoring import corloc
-from sensloc.scoring.paired import difference
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.network import map_maker
 from sensloc.stages.readout import Shared
@@ -41,14 +39,6 @@ MORE = ("inner_8", "layercam_8", "activation_8")
 
 ALONE = 1e9
 """A shrinkage that leaves a class nothing of its own, in images."""
-
-SHOWN: Columns = {
-    "choice": lambda row: row["choice"],
-    "CorLoc %": number("at_50"),
-    "more": interval("more_50", "low_50", "high_50", "+"),
-    "IoU >= 0.7": number("at_70"),
-    "more ": interval("more_70", "low_70", "high_70", "+"),
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +66,14 @@ class Choice:
         maps = fine(shares, self.grid)
         evidence = evidence_of(maps, self.gain, self.power) if self.gain else maps**self.power
         return np.array([best_box(image) for image in evidence])
+
+
+def chosen_by(run: RunDir) -> Choice:
+    """Return what a run has chosen."""
+    _, facts = saved_readouts(run, folder_of(FOREGROUND))
+    fitted = fitted_methods(run)[FOREGROUND].facts
+    blocks = tuple(run.stages()["foreground"]["of"]["blocks"])
+    return Choice(blocks, facts["penalty"], facts["shrinkage"], fitted["gain"], fitted["power"])
 
 
 def choices(run: Choice, more: Sequence[str]) -> Iterator[tuple[str, Choice]]:
@@ -145,6 +143,16 @@ class Passes:
         return Placed(readout)(some, torch.tensor(labels)).clamp(0, 1).numpy()
 
 
+def sums_of(
+    labels: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float32],
+    shares: npt.NDArray[np.float64],
+) -> dict[int, CellSums]:
+    """Return the sums of each class, of images [n] with values [n, P, d] and shares [n, P]."""
+    at = {label: np.flatnonzero(labels == label) for label in sorted(set(labels.tolist()))}
+    return {label: CellSums.from_batch(values[i], shares[i]) for label, i in at.items()}
+
+
 def learned(sums: Mapping[int, CellSums], passes: Passes, choice: Choice) -> Readout:
     """Learn a read-out from the sums of each class, of all columns."""
     columns = passes.columns(choice.blocks)
@@ -178,6 +186,10 @@ class Photographs:
     full: list[Pixels]
     labels: npt.NDArray[np.int64]
     truth: Sequence[Boxes]
+
+    def shares(self, grid: int) -> npt.NDArray[np.float64]:
+        """Return the share of each cell that an image's largest box covers: [n, P]."""
+        return quantise(covered(np.array([largest(boxes) for boxes in self.truth]), grid))
 
 
 def photographs(run: RunDir, split: str, full: bool) -> Photographs:
@@ -226,21 +238,15 @@ def foreground(
     """Print what each choice of the foreground buys, on the validation images of a run."""
     existing = RunDir.found(absolute(run.rstrip("/")))
     existing.require("fit")
-    print(aligned(table_lines(SHOWN, tried(existing, more))))
+    print(text(tried(existing, more)))
 
 
 def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     """Return a row for each choice, the run's own first."""
-    _, facts = saved_readouts(run, folder_of(FOREGROUND))
-    fitted = fitted_methods(run)[FOREGROUND].facts
-    blocks = tuple(run.stages()["foreground"]["of"]["blocks"])
-    own = Choice(blocks, facts["penalty"], facts["shrinkage"], fitted["gain"], fitted["power"])
-    more = tuple(name for name in more if name not in blocks)
-    passes, train = Passes(run, (*blocks, *more)), photographs(run, "train", full=False)
-    shares = quantise(covered(np.array([largest(box) for box in train.truth]), passes.grid))
-    values = passes.of(train.pixels, train.labels)
-    at = {label: np.flatnonzero(train.labels == label) for label in set(train.labels.tolist())}
-    sums = {label: CellSums.from_batch(values[i], shares[i]) for label, i in at.items()}
+    own = chosen_by(run)
+    more = tuple(name for name in more if name not in own.blocks)
+    passes, train = Passes(run, (*own.blocks, *more)), photographs(run, "train", full=False)
+    sums = sums_of(train.labels, passes.of(train.pixels, train.labels), train.shares(passes.grid))
     images = photographs(run, "validation", full=True)
     if not np.isin(images.labels, list(sums)).all():
         raise RunError(f"{run.url}: a class has validation images and no train image")
@@ -265,22 +271,6 @@ def tried(run: RunDir, more: Sequence[str] = MORE) -> list[dict[str, Any]]:
     found[f"third look, {ZOOM} times as wide"] = again(twice, ZOOM)
     found["mean box of both looks"] = (found["the run's"] + twice) / 2
     return judged(run, found, images.truth)
-
-
-def judged(run: RunDir, found: Mapping[str, Boxes], truth: Sequence[Boxes]) -> list[dict[str, Any]]:
-    """Return each choice's CorLoc and how much more it is than the first one's, by interval."""
-    config, rows = run.config.evaluate, []
-    ious = {name: corloc.best_iou(boxes, truth) for name, boxes in found.items()}
-    first = next(iter(ious.values()))
-    for name, iou in ious.items():
-        row: dict[str, Any] = {"choice": name}
-        for percent in (50, 70):
-            right, reference = iou >= percent / 100, first >= percent / 100
-            gap = difference(right, reference, config.bootstrap, config.seed)
-            row |= {f"at_{percent}": 100 * float(right.mean()), f"more_{percent}": gap.value}
-            row |= {f"low_{percent}": gap.low, f"high_{percent}": gap.high}
-        rows.append(row)
-    return rows
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from sensloc.heatmaps.maker import MapMaker
 from sensloc.images.decode import decode
 from sensloc.networks import AnyClassifier
 from sensloc.networks.classes import class_indices
+from sensloc.networks.padding import padding_itself
 from sensloc.networks.prepare import fold, prepare
 from sensloc.networks.scene_net import scene_net
 from sensloc.networks.weights import randomised, read_state
@@ -133,7 +134,10 @@ def test_a_folded_network_is_the_same_function_without_batch_norm(source: str, n
         more = {"pretrained": False}
     network = lively(load(source=source, name=name, **more))
     assert norms(network) > 10
-    assert norms(folded(network)) == 0
+    ready = folded(network)
+    assert norms(ready) == 0
+    copying = [m for m in ready.modules() if type(m).__name__ == "Conv2dSame" and m.groups > 1]
+    assert copying == [], "no input is copied to be padded"
 
 
 class Net(nn.Module):
@@ -260,6 +264,29 @@ def test_what_must_not_be_folded_is_still_right(kind: type[Net]):
 def test_a_network_that_cannot_be_traced_is_returned_as_it_is():
     network = lively(Untraceable())
     assert folded(network) is network
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_padding_like_tensorflows_is_folded_into_the_kernel(kernel: int, stride: int):
+    layers = pytest.importorskip("timm.layers")
+    for height, width in [(8, 8), (9, 12), (13, 7)]:
+        plain = layers.Conv2dSame(4, 4, kernel, stride, groups=4)
+        x = torch.rand(2, 4, height, width)
+        own = padding_itself(plain, height, width)
+        assert type(own) is nn.Conv2d
+        assert torch.allclose(own(x), plain(x), rtol=1e-5, atol=1e-6)
+
+
+def test_another_convolution_keeps_its_padding():
+    class Reflecting(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(functional.pad(input, (0, 1, 0, 1), mode="reflect"))
+
+    layers = pytest.importorskip("timm.layers")
+    assert padding_itself(Reflecting(4, 4, 3, 2, groups=4), 8, 8) is None
+    assert padding_itself(layers.Conv2dSame(4, 4, 3, 2), 8, 8) is None, "it is not depthwise"
+    assert padding_itself(nn.Conv2d(4, 4, 3, 2, groups=4), 8, 8) is None, "it pads nothing"
 
 
 # ------------------------------------------------------------------------------- prepare

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sensloc.errors import ClassifierError
 from sensloc.networks.classes import class_indices
 from sensloc.networks.classifier import Classifier
+from sensloc.networks.padding import padding_itself
 from sensloc.networks.taps import PIXELS, Layout, Place, Tap, locate
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,8 @@ def weights_hash(network: nn.Module) -> str:
 def fold(
     network: nn.Module, probe: Tensor, marked: Collection[str] = ()
 ) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Fold each batch norm into the convolution that alone feeds it: the same function, faster.
+    """Fold each batch norm into the convolution that alone feeds it, and paddings into kernels: the
+    same function, faster.
 
     Args:
         network: In eval mode.
@@ -140,7 +143,7 @@ def fold(
     marks: dict[str, nn.Module] = {name: nn.Identity() for name in sorted(marked)}
     if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         try:
-            folded = _folded(network, marks)
+            folded = _folded(network, marks, probe)
             with torch.no_grad():
                 wanted, found = network(probe), folded(probe)
             if (found - wanted).norm() <= 1e-3 * wanted.norm():
@@ -178,7 +181,8 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def _folded(network: nn.Module, marks: Mapping[str, nn.Module]) -> nn.Module:
+def _folded(network: nn.Module, marks: Mapping[str, nn.Module], probe: Tensor) -> nn.Module:
+    inputs = _inputs(network, probe)
     tracer = _Tracer()
     graph = tracer.trace(network)
     folded = fx.GraphModule(network, graph)
@@ -195,6 +199,9 @@ def _folded(network: nn.Module, marks: Mapping[str, nn.Module]) -> nn.Module:
         if len(source.users) == calls[feeder] == calls[target] == 1:
             _replace(folded, modules, feeder, fuse_conv_bn_eval(convolution, norm))
             _replace(folded, modules, target, _after(norm))
+    for name, (height, width) in inputs.items():
+        if calls[name] == 1 and (own := padding_itself(modules[name], height, width)):
+            _replace(folded, modules, name, own)
     folded.add_module("marks", nn.ModuleList(marks.values()))
     for i, name in enumerate(marks):
         marked = tracer.outputs[name]
@@ -204,6 +211,24 @@ def _folded(network: nn.Module, marks: Mapping[str, nn.Module]) -> nn.Module:
         mark.args = (marked,)
     folded.recompile()
     return folded.eval().requires_grad_(False)
+
+
+def _inputs(network: nn.Module, probe: Tensor) -> dict[str, tuple[int, int]]:
+    """Return the height and the width of each convolution's last input, by its name."""
+    sides: dict[str, tuple[int, int]] = {}
+
+    def note(name: str, inputs: tuple[Any, ...]) -> None:
+        sides[name] = (inputs[0].shape[2], inputs[0].shape[3])
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            if isinstance(module, nn.Conv2d):
+                hook = module.register_forward_pre_hook(
+                    lambda _, inputs, name=name: note(name, inputs)
+                )
+                hooks.callback(hook.remove)
+        network(probe)
+    return sides
 
 
 def _after(norm: nn.BatchNorm2d) -> nn.Module:
