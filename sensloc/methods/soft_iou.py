@@ -26,6 +26,12 @@ Floats = npt.NDArray[np.float64]
 GRID = 28
 """Boxes have their edges on a grid of so many cells a side; a coarser map is interpolated."""
 
+COARSE = 2
+"""Edges of the coarser grid, whose best box says what the others must reach."""
+
+ROUNDING = 1e-9
+"""Far above the rounding of the sums, as a share of them."""
+
 GAINS = (4.0, 6.0, 8.0, 10.0, 12.0)
 POWERS = (0.75, 1.0, 1.5, 2.0)
 """Candidates: p is a logistic function of a cell's share less one half, times the gain, raised to
@@ -33,29 +39,45 @@ the power."""
 
 
 @cache
-def _spans(grid: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-    """Return the first and last edges of all spans of a grid, and the areas of their products."""
-    first, last = np.triu_indices(grid + 1, 1)
-    length = (last - first) / grid
-    return first, last, length[:, None] * length
+def _spans(grid: int, step: int = 1) -> npt.NDArray[np.int64]:
+    """Return the first and last edges of all spans of a grid [2, s], on every ``step``-th edge."""
+    return np.stack(np.triu_indices(grid // step + 1, 1)) * step
 
 
 def best_box(evidence: Floats) -> Boxes:
     """Return the box of highest soft IoU: [g, g] in [0, 1] -> [4] unit xyxy.
 
-    Of equals it is the first by its top, bottom, left and right edge.
+    Of equals it is the first by its top, bottom, left and right edge. Evidence is at most 1, so a
+    box's soft IoU is at most the share of all evidence that its rows hold, or its columns: rows and
+    columns that hold too little for the best box of a coarser grid are not looked at.
     """
     grid = len(evidence)
-    first, last, areas = _spans(grid)
     integral = np.zeros((grid + 1, grid + 1))
     integral[1:, 1:] = evidence.cumsum(0).cumsum(1) / grid**2
-    rows = integral[last] - integral[first]
-    inside = rows.take(last, 1)
-    inside -= rows.take(first, 1)
-    union = areas + integral[-1, -1]
+    coarse = _spans(grid, min(COARSE, grid))
+    enough = _soft_ious(integral, coarse, coarse).max() * integral[-1, -1] * (1 - ROUNDING)
+    first, last = spans = _spans(grid)
+    y, x = (
+        spans[:, held[last] - held[first] >= enough] for held in (integral[:, -1], integral[-1])
+    )
+    best = int(_soft_ious(integral, y, x).argmax())
+    (top, bottom), (left, right) = y[:, best // x.shape[1]], x[:, best % x.shape[1]]
+    return np.array([left, top, right, bottom]) / grid
+
+
+def _soft_ious(
+    integral: Floats, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> Floats:
+    """Return the soft IoU of boxes of an integral image: spans [2, r] and [2, c] -> [r, c]."""
+    (top, bottom), (left, right), grid = rows, columns, len(integral) - 1
+    held = integral[bottom] - integral[top]
+    inside = held.take(right, 1)
+    inside -= held.take(left, 1)
+    union = ((bottom - top) / grid)[:, None] * ((right - left) / grid)
+    union += integral[-1, -1]
     union -= inside
-    y, x = divmod(int(np.divide(inside, union, out=union).argmax()), len(first))
-    return np.array([first[x], first[y], last[x], last[y]]) / grid
+    ratio: Floats = np.divide(inside, union, out=union)
+    return ratio
 
 
 def fine(shares: npt.NDArray[Any], grid: int = GRID) -> Floats:

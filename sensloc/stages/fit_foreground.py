@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sensloc.engine.cluster import over_files
 from sensloc.methods import Fitted, soft_iou
-from sensloc.rows import complete, true_boxes
+from sensloc.rows import complete, true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.subset import Subset, everything
 from sensloc.store.files import image_keys
@@ -76,7 +76,9 @@ def _quality(
     rows = complete(rows.filter(pa.array(drawn)), methods[0].reads)
     if len(rows) == 0:
         return np.zeros((len(methods), 3), np.int64)
-    truth = true_boxes(rows)
-    overlap = np.array([corloc.best_iou(method.predict(rows), truth) for method in methods])
+    truth, first = true_boxes(rows), methods[0]
+    maps = {name: vectors(rows, name) for name in first.reads}
+    maps[first.column] = soft_iou.fine(maps[first.column]).reshape(len(rows), -1)  # once for all
+    overlap = np.array([corloc.best_iou(method.of_maps(maps), truth) for method in methods])
     parts = np.rint(overlap * UNIT).astype(np.int64).sum(1)
     return np.stack([np.full(len(methods), len(rows)), (overlap >= threshold).sum(1), parts], 1)
