@@ -18,7 +18,8 @@ from benchmarks.latency import first_files
 from benchmarks.turns import as_workers_run, in_turn, save, table
 from sensloc.cli import errors_as_messages
 from sensloc.config import absolute
-from sensloc.images.decode import Pixels, decode, pixels_of, squash
+from sensloc.images.decode import decode, pixels_of, squash
+from sensloc.images.pixels import Pixels
 
 SIZE = 224
 

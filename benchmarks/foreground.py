@@ -21,8 +21,9 @@ from sensloc.heatmaps import FOREGROUND, has_channels
 from sensloc.heatmaps.foreground import Cells, Placed
 from sensloc.heatmaps.passes import Options
 from sensloc.heatmaps.readout import SENSITIVITIES, CellSums, Readout, covered, quantise
-from sensloc.images.decode import Pixels, crop, pixels_of
+from sensloc.images.decode import crop, pixels_of
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Pixels
 from sensloc.methods.soft_iou import GRID, best_box, evidence_of, fine, placed
 from sensloc.prediction.looks import ZOOM
 from sensloc.rows import true_boxes

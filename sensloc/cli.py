@@ -143,9 +143,9 @@ def _pack(run: RunDir) -> str:
 
 def _stage(name: str) -> Job:
     def job(run: RunDir) -> None:
-        from sensloc.stages.whole_run import STAGES
+        from sensloc.stages.whole_run import run_stage
 
-        STAGES[name](run)
+        run_stage(run, name)
 
     return job
 
@@ -254,7 +254,8 @@ app.command("report")(on_run(_report))
 app.command("coco")(on_run(_coco))
 app.command("pack")(on_config(_pack))
 for name, description in STAGES.items():
-    app.command(name, help=description, rich_help_panel="Single stages")(on_config(_stage(name)))
+    command = on_config(_stage(name), cluster=name != "figure")
+    app.command(name, help=description, rich_help_panel="Single stages")(command)
 
 
 def script(file: str) -> None:

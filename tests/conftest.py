@@ -94,7 +94,7 @@ def cluster(object_store: tuple[str, int]) -> Iterator[None]:
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]  # of what tests send there
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
-    connect(address="local", num_cpus=2, include_dashboard=False)
+    connect(address="local", num_cpus=2)
     yield
     ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from conftest import small_config
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from ray._private.worker import get_dashboard_url
 from threadpoolctl import threadpool_info
 from workers import Fragile, Sums, broken, sums
 
@@ -268,6 +271,41 @@ def test_linear_algebra_has_one_thread_here_and_in_a_task_of_many_cpus() -> None
     assert cluster.in_task(threads, cpus=2.0) == {1}
     assert cluster.in_task(of_torch, cpus=2.0) == 1
     assert called(of_torch, cpus=2.0, gpus=0, beside=0.0) == 1
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_inherit_their_settings_and_there_is_no_dashboard() -> None:
+    settings = cluster.KEEP_FREED_MEMORY | cluster.ONE_THREAD
+    assert cluster.in_task(lambda: dict(os.environ), cpus=0.5).items() >= settings.items()
+    assert ray.get_runtime_context().runtime_env.env_vars() == {}, "no worker is started anew"
+    assert not get_dashboard_url(), "it takes as many processes again"
+
+
+def test_what_is_inherited_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENSLOC_OLD", "before")
+    with cluster._in_environment({"SENSLOC_OLD": "after", "SENSLOC_NEW": "after"}):
+        assert os.environ["SENSLOC_OLD"] == os.environ["SENSLOC_NEW"] == "after"
+    assert os.environ["SENSLOC_OLD"] == "before"
+    assert "SENSLOC_NEW" not in os.environ
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_pools_worker_is_made_before_its_first_input_comes(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+
+    def make() -> Callable[..., int]:
+        made.touch()
+        return lambda: 7
+
+    pool = Pool(make, most=1, cpus=0.5, spare=1.0)
+    pool.resize(waiting=1)
+    until = time.monotonic() + 60
+    while not made.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert made.exists()
+    pool.submit()
+    assert [pool.take(call) for call in list(pool.pending)] == [7]
+    pool.close()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -76,6 +76,15 @@ def test_a_script_takes_its_arguments_from_the_command_line() -> None:
     assert done.stderr == "error: conf/no_such.toml: no such config file\n"
 
 
+def test_a_command_waits_for_no_import_that_it_does_not_need() -> None:
+    """A task imports what holds its function: a manifest's has no torch, which takes 2 s."""
+    slow = ["torch", "sklearn", "scipy", "matplotlib", "altair"]
+    imports = "import sys, sensloc.cli, sensloc.stages.whole_run; assert 'ray' not in sys.modules"
+    stages = ", ".join(f"sensloc.stages.{name}" for name in ("manifest", "classifier", "predict"))
+    done = job("-c", f"{imports}; import {stages}; print([m for m in {slow} if m in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_it_is_installed_by_its_name_and_the_shell_completes_commands() -> None:
     asked = {"_SENSLOC_COMPLETE": "complete_bash", "COMP_WORDS": "sensloc st", "COMP_CWORD": "1"}
     installed = Path(sys.executable).with_name("sensloc")

@@ -60,7 +60,8 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     home = tmp_path_factory.mktemp("home")
     # its own, so that no other Ray of this machine is found there; short, since sockets lie in it
     with tempfile.TemporaryDirectory(prefix="ray") as temp:
-        child = start(home, "num_cpus=1", {"RAY_TMPDIR": temp})
+        options = "num_cpus=1, include_dashboard=True"  # what listens beside the default's
+        child = start(home, options, {"RAY_TMPDIR": temp})
         try:
             yield LocalRun(child.pid, home, temp, *ready(child))
         finally:

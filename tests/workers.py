@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sensloc.engine.chain import Chain, Images, Worker
 from sensloc.errors import ClassifierError
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 
 
 class Sums(Worker):

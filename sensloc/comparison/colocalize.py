@@ -17,7 +17,7 @@ from sensloc.comparison.maps import MAPS
 from sensloc.config import Compare
 from sensloc.engine import cluster, units
 from sensloc.engine.chain import Chain, Worker, write_units
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.methods import catalogue
 from sensloc.store.files import load
 from sensloc.store.run import RunDir

@@ -21,7 +21,7 @@ from sensloc.engine.cluster import over_files
 from sensloc.heatmaps import FOREGROUND
 from sensloc.heatmaps.foreground import Cells, Placed
 from sensloc.heatmaps.passes import Options
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.methods import catalogue
 from sensloc.methods.soft_iou import SoftIoUBox
 from sensloc.rows import true_boxes

@@ -19,7 +19,7 @@ from sensloc.engine import units
 from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.heatmaps import column, controls, names_of
 from sensloc.heatmaps.regions import pooled_features
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.methods import catalogue
 from sensloc.networks.taps import FEATURES, Tap
 from sensloc.rows import true_boxes

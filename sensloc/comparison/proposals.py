@@ -15,7 +15,7 @@ from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
 from sensloc.engine.chain import Chain, Worker, write_units
 from sensloc.heatmaps import SECOND, column, region
-from sensloc.images.decode import Decoded, Pixels
+from sensloc.images.pixels import Decoded, Pixels
 from sensloc.methods import catalogue
 from sensloc.store import tables
 from sensloc.store.files import load_unit

@@ -13,8 +13,8 @@ from sensloc.baselines import objectness
 from sensloc.comparison.colocalize import BySift
 from sensloc.comparison.maps import MAPS, Mapper
 from sensloc.engine import cluster
-from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Pixels
 from sensloc.methods import Fitted, Method, catalogue
 from sensloc.prediction.looks import Looker
 from sensloc.rows import complete

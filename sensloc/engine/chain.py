@@ -22,8 +22,8 @@ from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from sensloc.engine import cluster, units
 from sensloc.engine.pool import EVERY, Pool
-from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Pixels
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -82,15 +82,31 @@ def connect(**options: Any) -> None:
     # a Ray started here keeps idle workers, which have imported torch, for a minute, not a second
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     unset = {name: value for name, value in KEEP_FREED_MEMORY.items() if name not in os.environ}
-    ray.init(
-        ignore_reinit_error=True,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": unset | ONE_THREAD},
-        **options,
-    )
-    threadpool_limits(1, "blas")
+    quiet: Any = {"ignore_reinit_error": True, "logging_level": logging.WARNING}
     if alone:
+        # Ray's processes inherit it, those among them that it starts before there is work; a
+        # runtime environment would have to be made, and each worker started anew for it
+        with _in_environment(unset | ONE_THREAD):
+            ray.init(**{"include_dashboard": False} | quiet | options)
         STARTED_HERE.add(ray.get_runtime_context().gcs_address)
+    else:
+        ray.init(runtime_env={"env_vars": unset | ONE_THREAD}, **quiet, **options)
+    threadpool_limits(1, "blas")
+
+
+@contextmanager
+def _in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Give what this process starts some environment variables, and then take them back."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def _stay_private() -> None:

@@ -6,12 +6,14 @@ again on another machine can be lost, and what hinders a worker is the error of 
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RaySystemError
 
 from sensloc.engine import cluster, idle
+from sensloc.store.run import RunDir
 
 EVERY = 2.0
 """Seconds between two looks at how large the cluster is."""
@@ -20,7 +22,7 @@ T = TypeVar("T")
 
 
 class Holder:
-    """The actor: it makes a pool's worker when it is first called, and keeps it."""
+    """The actor: it makes a pool's worker when it is taken or first called, and keeps it."""
 
     def __init__(self) -> None:
         self.worker: Callable[..., Any] | None = None
@@ -33,10 +35,18 @@ class Holder:
             make: The reference, in a list, of the function that makes the worker.
             inputs: The worker's arguments.
         """
+        return self._worker_of(make)(*inputs)
+
+    def prepare(self, make: Sequence[Any]) -> None:
+        """Make the worker while its first input is on its way; what hinders it, its call says."""
+        with suppress(Exception):
+            self._worker_of(make)
+
+    def _worker_of(self, make: Sequence[Any]) -> Callable[..., Any]:
         if self.worker is None or self.made_by != make[0]:
             self.worker = None  # another pool's
             self.worker, self.made_by = ray.get(make[0])(), make[0]
-        return self.worker(*inputs)
+        return self.worker
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``."""
@@ -71,6 +81,19 @@ def called(
     finally:
         idle.leave(actor, cpus, gpus, beside)
     return value
+
+
+def by_actor(run: RunDir, function: Callable[..., T], *args: Any) -> T:
+    """Return ``function(run, *args)``, called where the run's network will be."""
+    resources = run.config.resources
+    return called(
+        function,
+        run,
+        *args,
+        cpus=resources.cpus_per_actor,
+        gpus=resources.gpus_per_actor,
+        beside=resources.cpus_per_task,
+    )
 
 
 def _with_retries(method: Any) -> Any:
@@ -120,7 +143,9 @@ class Pool:
         target = min(room, waiting + len(self.pending))
         more = target - len(self.working)
         for _ in range(more):
-            self.working[actor_of(self.cpus, self.gpus)] = 0
+            actor = actor_of(self.cpus, self.gpus)
+            actor.prepare.remote(self.make)
+            self.working[actor] = 0
         if more > 0:
             wanted = min(self.most, waiting, 2 * len(self.working))
             self._ask_for_room(wanted if wanted > len(self.working) else 0)

@@ -7,10 +7,9 @@ only decodes imports torchvision, which takes 1.5 s and 170 MB.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -19,9 +18,7 @@ from torchcodec.decoders import decode_jpeg
 from sensloc.boxes import Boxes
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.images.inspection import MAX_PIXELS, content_hash, open_image
-
-Pixels = npt.NDArray[np.uint8]
-"""uint8 [h, w, 3], RGB; of the square that a network sees, [S, S, 3]."""
+from sensloc.images.pixels import Decoded, Pixels
 
 JPEGS = ("JPEG", "MPO")
 """Pillow's names of JPEGs. Some cameras write MPO, a JPEG with more pictures behind it."""
@@ -36,23 +33,6 @@ MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """The marker of a JPEG's segment. Scans hold others (stuffed zeros, restarts), which begin none."""
 
 SCAN, END, EXIF, COMMENT = b"\xff\xda", b"\xff\xd9", b"\xff\xe1", b"\xff\xfe"
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """An image as a network sees it, and the size that it is stored with.
-
-    Attributes:
-        pixels: uint8 [S, S, 3], RGB, the whole image squashed to a square.
-        width: of the stored image, in pixels.
-        height: of the stored image, in pixels.
-        data: the file's bytes, where they are kept for a second look.
-    """
-
-    pixels: Pixels
-    width: int
-    height: int
-    data: bytes | None = None
 
 
 def decode(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Decoded:

@@ -15,6 +15,12 @@ from sensloc.sections import Section
 FORMAT = 3
 """The version of the folder's layout."""
 
+METHOD = "method.npz"
+"""The file of the fitted method in the folder."""
+
+READOUT = "readout.npz"
+"""The file of the read-out in the folder."""
+
 
 class LocalizerError(SenslocError):
     """A localizer cannot be loaded; the message says what is missing or differs."""

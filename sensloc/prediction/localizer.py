@@ -23,19 +23,14 @@ from sensloc.heatmaps import FOREGROUND, SECOND, names_of
 from sensloc.heatmaps.maker import map_maker
 from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.heatmaps.readout import Readout
-from sensloc.images.decode import Pixels, pixels_of, squash
+from sensloc.images.decode import pixels_of, squash
 from sensloc.images.fetch import ImageError, fetch
+from sensloc.images.pixels import Pixels
 from sensloc.methods import OfMaps, saved
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.prediction.confidence import evidence
-from sensloc.prediction.facts import LocalizerError, LocalizerFacts, read_facts
+from sensloc.prediction.facts import METHOD, READOUT, LocalizerError, LocalizerFacts, read_facts
 from sensloc.prediction.looks import Looker, Source
-
-METHOD = "method.npz"
-"""The file of the fitted method in the folder."""
-
-READOUT = "readout.npz"
-"""The file of the read-out in the folder."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from sensloc.boxes import Boxes, resize
 from sensloc.heatmaps import FOREGROUND, SECOND
 from sensloc.heatmaps.maker import MapMaker, Maps, Seen
-from sensloc.images.decode import Pixels, crop, pixels_of
+from sensloc.images.decode import crop, pixels_of
+from sensloc.images.pixels import Pixels
 from sensloc.methods.soft_iou import best_box, evidence_of, fine
 
 ZOOM = 1.3

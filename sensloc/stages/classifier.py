@@ -4,12 +4,11 @@ import io
 import logging
 
 import numpy as np
-import torch
 
-from sensloc.images.decode import Decoded
+from sensloc.engine.pool import by_actor
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Decoded
 from sensloc.networks.scenes import SceneNet
-from sensloc.stages.network import by_actor
 from sensloc.store.files import load
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
@@ -31,6 +30,8 @@ def classifier(run: RunDir) -> None:
 
 def _train_scene_net(run: RunDir) -> bytes:
     """Return the trained weights as the bytes of their file."""
+    import torch
+
     from sensloc.networks.scene_net import train
 
     config = run.config.classifier

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from sensloc import heatmaps
-from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Pixels
 from sensloc.report.page.gallery import SHOWN
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir

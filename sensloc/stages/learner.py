@@ -17,7 +17,7 @@ from sensloc.engine.chain import Chain, Worker
 from sensloc.heatmaps.foreground import Cells
 from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.heatmaps.readout import CellSums, covered, quantise
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.rows import true_boxes
 from sensloc.stages.cell_sums import merged, sums_in, sums_of, table_of
 from sensloc.stages.network import map_maker

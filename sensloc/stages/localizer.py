@@ -14,15 +14,15 @@ from sensloc.engine import units
 from sensloc.engine.chain import DECODE, FILE, Chain, Worker, write_units
 from sensloc.heatmaps import SECOND, names_of
 from sensloc.heatmaps.passes import PREDICTED
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.methods import OfMaps, catalogue, saved
 from sensloc.methods.catalogue import PREDICTING
 from sensloc.networks.classes import class_indices, class_names
 from sensloc.networks.scenes import SceneNet
 from sensloc.prediction.confidence import Confidence, calibration_error, evidence, reliability
 from sensloc.prediction.facts import FORMAT, HeldOutAccuracy, LocalizerFacts
-from sensloc.prediction.localizer import METHOD as METHOD_FILE
-from sensloc.prediction.localizer import READOUT as READOUT_FILE
+from sensloc.prediction.facts import METHOD as METHOD_FILE
+from sensloc.prediction.facts import READOUT as READOUT_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods

@@ -1,11 +1,11 @@
 """The run's network: loaded, hashed, and made a maker of heat maps, the same for every stage."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
-from sensloc.engine import pool
+from sensloc.engine.pool import by_actor
 from sensloc.heatmaps import FOREGROUND, SECOND, is_learned, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
@@ -38,19 +38,6 @@ def network_and_machine(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str,
     An actor finds them, where the network will be, before any unit of work asks for it.
     """
     return by_actor(run, _checked, check)
-
-
-def by_actor(run: RunDir, function: Callable[..., T], *args: Any) -> T:
-    """Return ``function(run, *args)``, called where the run's network will be."""
-    resources = run.config.resources
-    return pool.called(
-        function,
-        run,
-        *args,
-        cpus=resources.cpus_per_actor,
-        gpus=resources.gpus_per_actor,
-        beside=resources.cpus_per_task,
-    )
 
 
 def _checked(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:

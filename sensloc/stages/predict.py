@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
@@ -18,14 +18,16 @@ from sensloc.datasets.images import Images
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster
 from sensloc.engine.chain import FILE, Chain, Rows, Worker, write_units
-from sensloc.images.decode import Pixels
-from sensloc.prediction.facts import LocalizerFacts, read_facts
-from sensloc.prediction.localizer import METHOD, READOUT, Localizer, PredictedBatch
+from sensloc.images.pixels import Pixels
+from sensloc.prediction.facts import METHOD, READOUT, LocalizerFacts, read_facts
 from sensloc.report import exports
 from sensloc.stages import annotations
 from sensloc.store import tables
 from sensloc.store.files import errors_of, image_keys, load
 from sensloc.store.run import RunDir, RunError
+
+if TYPE_CHECKING:
+    from sensloc.prediction.localizer import PredictedBatch
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +157,8 @@ class Finder(Worker):
     """A localizer: rows and their images in, rows with a box each out."""
 
     def __init__(self, device: str, folder: str) -> None:
+        from sensloc.prediction.localizer import Localizer
+
         self.localizer = Localizer.load(folder, device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
@@ -170,7 +174,7 @@ class Finder(Worker):
                 row |= self._box(found, i, row["width"], row["height"])
         return pa.Table.from_pylist(boxed, tables.BOXES)
 
-    def _box(self, found: PredictedBatch, i: int, width: int, height: int) -> dict[str, Any]:
+    def _box(self, found: "PredictedBatch", i: int, width: int, height: int) -> dict[str, Any]:
         """Return the columns of image i, of so many pixels."""
         facts, box, index = self.localizer.facts, found.boxes[i], int(found.predicted[i])
         corners = box * np.array([width, height] * 2)

@@ -18,7 +18,7 @@ from sensloc.engine.chain import FILE, Chain, Worker, write_units
 from sensloc.heatmaps import SECOND, column, region
 from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
-from sensloc.images.decode import Pixels
+from sensloc.images.pixels import Pixels
 from sensloc.prediction.looks import Source
 from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, makes_its_maps, network_and_machine

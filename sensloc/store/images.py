@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from sensloc.config import Config
 from sensloc.images import isolation
-from sensloc.images.decode import Decoded, read
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Decoded
 
 
 def images_of(
@@ -61,5 +61,7 @@ def _read(
     keep: bool,
 ) -> list[Decoded | ImageError]:
     """Read images that are given as pairs of uri and content hash; a child process imports it."""
+    from sensloc.images.decode import read
+
     uris, contents = [uri for uri, _ in pairs], [content for _, content in pairs]
     return read(uris, size, connections, max_pixels, contents, keep)

@@ -11,8 +11,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from sensloc import heatmaps
-from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
+from sensloc.images.pixels import Pixels
 from sensloc.report.text import Row
 
 IMAGES = 160
