@@ -8,7 +8,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sensloc.methods.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
+from sensloc.methods.estimator import LinearRegressor
+from sensloc.methods.least_squares import QUANTUM, NormalEquations, quantise
 
 LAW = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -147,7 +148,10 @@ def test_without_a_ridge_it_is_numpys_least_squares(n: int):
 @pytest.mark.parametrize("n", [8, 60, 500])  # 8 rows: fewer than features
 def test_with_a_ridge_it_is_scikit_learns(n: int, ridge: float):
     x, y = data(n)
-    fitted, theirs = LinearMap(ridge).fit(x, y), Ridge(alpha=n * ridge, solver="svd").fit(x, y)
+    fitted, theirs = (
+        LinearRegressor(ridge).fit(x, y),
+        Ridge(alpha=n * ridge, solver="svd").fit(x, y),
+    )
     assert np.allclose(fitted.coef_, theirs.coef_, rtol=1e-7, atol=1e-9)
     assert np.allclose(fitted.intercept_, theirs.intercept_, rtol=1e-8)
     assert np.allclose(fitted.predict(x), theirs.predict(x), rtol=1e-8)
@@ -206,7 +210,7 @@ def deficient(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_without_a_ridge_deficient_features_get_the_least_norm(kind: str):
     for seed in range(10):
         x, y = deficient(kind, seed)
-        fitted, (weights, intercept) = LinearMap(0.0).fit(x, y), centred_lstsq(x, y)
+        fitted, (weights, intercept) = LinearRegressor(0.0).fit(x, y), centred_lstsq(x, y)
         new = exact(20, 10, seed=seed + 1)[0]
         assert np.allclose(fitted.predict(x), x @ weights.T + intercept, atol=1e-9)
         assert np.allclose(fitted.predict(new), new @ weights.T + intercept, atol=1e-7)
@@ -215,23 +219,23 @@ def test_without_a_ridge_deficient_features_get_the_least_norm(kind: str):
 @pytest.mark.parametrize("value", [0.1, 0.3])
 def test_features_that_do_not_vary_get_weight_zero(value: float):
     x, y = data(30)
-    constant = LinearMap(0.0).fit(np.full_like(x, value), y)
+    constant = LinearRegressor(0.0).fit(np.full_like(x, value), y)
     assert np.abs(constant.coef_).max() < 1e-9
     x[:, 2] = value
-    assert np.abs(LinearMap(0.0).fit(x, y).coef_[:, 2]).max() < 1e-9
+    assert np.abs(LinearRegressor(0.0).fit(x, y).coef_[:, 2]).max() < 1e-9
 
 
 # ------------------------------------------------------------------------------- the estimator
 
 
-@parametrize_with_checks([LinearMap()])
+@parametrize_with_checks([LinearRegressor()])
 def test_it_is_a_scikit_learn_estimator(estimator, check):
     check(estimator)
 
 
 def test_learning_in_chunks_is_learning_at_once():
     x, y = exact(100)
-    once, chunks = LinearMap(1e-3).fit(x, y), LinearMap(1e-3)
+    once, chunks = LinearRegressor(1e-3).fit(x, y), LinearRegressor(1e-3)
     for rows in np.split(np.random.default_rng(0).permutation(100), [1, 2, 30, 31]):
         chunks.partial_fit(x[rows], y[rows])
     assert chunks.n_samples_seen_ == 100
@@ -241,15 +245,15 @@ def test_learning_in_chunks_is_learning_at_once():
 
 def test_fit_forgets_what_was_learned_before():
     old, new = exact(50, seed=1), exact(60, d=7, t=2, seed=2)
-    again = LinearMap(1e-3).fit(*old).partial_fit(*old).fit(*new)
-    fresh = LinearMap(1e-3).fit(*new)
+    again = LinearRegressor(1e-3).fit(*old).partial_fit(*old).fit(*new)
+    fresh = LinearRegressor(1e-3).fit(*new)
     assert again.n_samples_seen_ == 60
     assert np.array_equal(again.predict(new[0]), fresh.predict(new[0]))
 
 
 def test_one_target_may_be_flat():
     x, y = data(50, t=1)
-    flat, tall = LinearMap().fit(x, y[:, 0]), LinearMap().fit(x, y)
+    flat, tall = LinearRegressor().fit(x, y[:, 0]), LinearRegressor().fit(x, y)
     assert flat.predict(x).shape == (50,)
     assert np.array_equal(flat.predict(x), tall.predict(x)[:, 0])
 
@@ -258,19 +262,19 @@ def test_one_target_may_be_flat():
 def test_more_rows_must_have_the_same_targets(targets: int):
     x, y = data(20, t=4)
     for first, more in ((y, y[:, :targets]), (y[:, :targets], y)):
-        fitted = LinearMap().fit(x, first if first.shape[1] else y[:, 0])
+        fitted = LinearRegressor().fit(x, first if first.shape[1] else y[:, 0])
         with pytest.raises(ValueError, match=r"shape|target|broadcast|1d|feature"):
             fitted.partial_fit(x, more if more.shape[1] else y[:, 0])
 
 
 def test_wrong_shapes_are_refused():
     x, y = data(20)
-    fitted = LinearMap().fit(x, y)
+    fitted = LinearRegressor().fit(x, y)
     with pytest.raises(ValueError, match="features"):
         fitted.predict(x[:, :5])
     with pytest.raises(ValueError, match="features"):
         fitted.partial_fit(x[:, :5], y)
     with pytest.raises(ValueError, match="inconsistent"):
-        LinearMap().fit(x, y[:19])
+        LinearRegressor().fit(x, y[:19])
     with pytest.raises(NotFittedError):
-        LinearMap().predict(x)
+        LinearRegressor().predict(x)

@@ -10,7 +10,7 @@ import pytest
 from sensloc.boxes import Boxes, iou, largest, tidy
 from sensloc.comparison.fit import class_sums
 from sensloc.methods.constant import ClassBox, ConstantBox, centre_mean, class_means, tuned
-from sensloc.methods.least_squares import QUANTUM, LinearMap, NormalEquations, quantise
+from sensloc.methods.least_squares import QUANTUM, NormalEquations, quantise
 from sensloc.methods.linear import (
     LinearBox,
     choose_factors,
@@ -134,7 +134,7 @@ def test_the_features_of_two_columns_stand_side_by_side(normalise: str):
 
 def test_a_linear_map_reads_its_own_columns():
     rows = two_columns()
-    linear = LinearMap(1.0).fit(np.eye(10, 6), np.eye(10, 4))
+    linear = NormalEquations.from_batch(np.eye(10, 6), np.eye(10, 4)).solve(1.0)
     inputs = features(rows, "sum", ("other",))
     found = LinearBox(linear, "sum", columns=("other",)).predict(rows)
     assert np.allclose(found, tidy(linear.predict(inputs)))
@@ -314,7 +314,7 @@ def test_at_an_infinite_ridge_every_box_is_the_mean_box():
 
 
 def test_boxes_are_ordered_and_inside_whatever_the_map_says():
-    linear = LinearMap(1.0).fit(np.eye(4), np.eye(4))
+    linear = NormalEquations.from_batch(np.eye(4), np.eye(4)).solve(1.0)
     linear.coef_ = np.array([[9.0, -9, 0, 0], [0, 0, 5, 0], [-9, 9, 0, 0], [0, 0, 0, 5]])
     maps = np.random.default_rng(0).random((50, 4))
     found = LinearBox(linear, "max", (2.0, 3.0)).predict(table(maps, BOX * 50))
@@ -323,7 +323,8 @@ def test_boxes_are_ordered_and_inside_whatever_the_map_says():
 
 
 def test_factors_of_one_change_nothing_and_others_resize_about_the_centre():
-    linear = LinearMap(np.inf).fit(np.zeros((2, 4)), np.tile([0.25, 0.375, 0.75, 0.625], (2, 1)))
+    corners = np.tile([0.25, 0.375, 0.75, 0.625], (2, 1))
+    linear = NormalEquations.from_batch(np.zeros((2, 4)), corners).solve(np.inf)
     rows = table(np.ones((3, 4)), BOX * 3)
     plain = LinearBox(linear, "l2").predict(rows)
     assert np.array_equal(LinearBox(linear, "l2", (1.0, 1.0)).predict(rows), plain)

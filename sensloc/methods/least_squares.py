@@ -1,4 +1,4 @@
-"""Least squares as an algebra of sums, and the linear map that solves them.
+"""Least squares as an algebra of sums, and the linear map that solves them: numpy alone.
 
 The laws of ``NormalEquations`` (its tests state them)::
 
@@ -18,8 +18,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sensloc.sums import Sums
 
@@ -128,8 +126,8 @@ def _ratio(ascending: Array) -> float:
     return float(ascending[-1] / ascending[0])
 
 
-class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
-    """Ridge regression from sums: a scikit-learn estimator that learns incrementally.
+class LinearMap:
+    """Ridge regression from sums: what ``NormalEquations`` solves.
 
     It minimises ``mean((y - W x - b)^2) + ridge * |W|^2``: the penalty is per row, so that one
     value means the same for 300 images and for 300,000 (scikit-learn's ``alpha`` is n * ridge).
@@ -141,7 +139,7 @@ class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignor
         intercept_: [t] The intercept b.
         condition_number_: The condition number of the penalised covariance.
         n_samples_seen_: The number of rows behind the fit.
-        sums_: Their sums; a map that was saved and loaded has none, and learns no more.
+        sums_: Their sums; a map that was saved and loaded has none.
     """
 
     coef_: Array
@@ -154,29 +152,6 @@ class LinearMap(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignor
     def __init__(self, ridge: float = 1e-3) -> None:
         self.ridge = ridge
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Learn from rows: features [n, d], targets [n, t] or [n]."""
-        for learned in ("sums_", "coef_"):
-            self.__dict__.pop(learned, None)
-        return self.partial_fit(X, y)
-
-    def partial_fit(self, X: Any, y: Any) -> Self:
-        """Learn from more rows: the result is that of one ``fit`` on all of them."""
-        if hasattr(self, "coef_") and not hasattr(self, "sums_"):
-            raise ValueError("a loaded map holds no sums to learn on from: call fit")
-        first = not hasattr(self, "sums_")
-        X, y = validate_data(
-            self, X, y, reset=first, dtype=np.float64, y_numeric=True, multi_output=True
-        )
-        batch = NormalEquations.from_batch(X, y.reshape(len(X), -1))
-        fitted = (batch if first else self.sums_.merge(batch)).solve(self.ridge)
-        self.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
-        if y.ndim == 1:
-            self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]
-        return self
-
     def predict(self, X: Any) -> Array:
-        """Return the targets of features [n, d]: [n, t], or [n] where ``y`` was."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        """Return the targets of finite features [n, d]: [n, t]."""
         return np.asarray(X @ self.coef_.T + self.intercept_)
