@@ -9,9 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sensloc.methods.least_squares import Array, LinearMap, NormalEquations
 
 
-class LinearRegressor(  # type: ignore[misc]
-    RegressorMixin, MultiOutputMixin, BaseEstimator, LinearMap
-):
+class LinearRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator, LinearMap):  # type: ignore[misc]
     """A ``LinearMap`` that learns from rows, incrementally."""
 
     def fit(self, X: Any, y: Any) -> Self:
