@@ -16,10 +16,10 @@ from torchvision import transforms
 
 from benchmarks.latency import first_files
 from benchmarks.turns import as_workers_run, in_turn, save, table
-from sensloc.cli import errors_as_messages
 from sensloc.config import absolute
 from sensloc.images.decode import decode, pixels_of, squash
 from sensloc.images.pixels import Pixels
+from sensloc.report.messages import errors_as_messages
 
 SIZE = 224
 

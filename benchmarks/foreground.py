@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.verdicts import judged, text
 from sensloc.boxes import Boxes, largest, resize
-from sensloc.cli import Run, errors_as_messages
+from sensloc.cli import Run
 from sensloc.config import absolute
 from sensloc.heatmaps import FOREGROUND, has_channels
 from sensloc.heatmaps.foreground import Cells, Placed
@@ -26,6 +26,7 @@ from sensloc.images.fetch import ImageError
 from sensloc.images.pixels import Pixels
 from sensloc.methods.soft_iou import GRID, best_box, evidence_of, fine, placed
 from sensloc.prediction.looks import ZOOM
+from sensloc.report.messages import errors_as_messages
 from sensloc.rows import true_boxes
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.network import map_maker

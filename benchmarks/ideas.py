@@ -26,11 +26,12 @@ from benchmarks.foreground import (
 )
 from benchmarks.verdicts import judged, text
 from sensloc.boxes import Boxes
-from sensloc.cli import Run, errors_as_messages
+from sensloc.cli import Run
 from sensloc.config import absolute
 from sensloc.heatmaps import has_channels
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.readout import CellSums, Readout, penalties
+from sensloc.report.messages import errors_as_messages
 from sensloc.stages.readout import Shared
 from sensloc.store.run import RunDir, RunError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from sensloc.cli import Images, Run, errors_as_messages
+from sensloc.cli import Images, Run
 from sensloc.comparison.speed import medians
 from sensloc.config import absolute
 from sensloc.datasets import Unboxed
@@ -15,6 +15,7 @@ from sensloc.errors import DatasetError
 from sensloc.images.decode import decode
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.prediction.localizer import Localizer
+from sensloc.report.messages import errors_as_messages
 from sensloc.report.text import aligned
 from sensloc.stages.predict import images_at
 

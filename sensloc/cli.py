@@ -4,20 +4,19 @@ What takes long to import is imported by the command that needs it.
 """
 
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
-from sensloc.config import Resources, absolute, load_config
-from sensloc.errors import SenslocError
+from sensloc import __version__
+from sensloc.config import Resources, absolute, first_lines, load_config, read_config
 from sensloc.report import status as progress
 from sensloc.report.exports import Format
+from sensloc.report.messages import errors_as_messages
 from sensloc.store.run import RunDir
 
 JOB_COPY = "/runtime_resources/working_dir_files/"
@@ -40,7 +39,10 @@ log = logging.getLogger(__name__)
 Job = Callable[[RunDir], str | None]
 """Work on a run; returns the text to print at the end."""
 
-Toml = Annotated[str, typer.Argument(help="The run's TOML file: path or URL, see conf/.")]
+Toml = Annotated[
+    str,
+    typer.Argument(help="The run's TOML file: path, URL, or a name that `sensloc configs` lists."),
+]
 Data = Annotated[
     str | None, typer.Option(help="Folder or URL of the data set, instead of dataset.root.")
 ]
@@ -69,28 +71,25 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Finds objects in images with a classifier that was never trained to locate anything.\n\n"
-    "Begin with `sensloc run conf/demo.toml`; then open report.html in the run's directory. "
+    "Begin with `sensloc run demo`; then open report.html in the run's directory. "
     "Whatever stops a command, the same command goes on with it.",
 )
 
 
-@contextmanager
-def errors_as_messages() -> Iterator[None]:
-    """Log to stderr, and end at a known error with one message and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    try:
-        yield
-    except SenslocError as error:
-        # Ray raises a worker's error again as a subclass whose text is the worker's traceback,
-        # and adds advice on retries
-        advice = re.compile(r"(\n|\\n)Failed to apply UDF.*", re.DOTALL)
-        sys.exit(f"error: {advice.sub('', str(getattr(error, 'cause', error)))}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        sys.exit(f"error: {where}: {first['msg']} (got {first['input']!r})")
-    except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on from here")
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 def execute(run: RunDir, job: Job, cluster: bool = True) -> None:
@@ -173,6 +172,19 @@ def on_run(job: Job) -> Callable[..., None]:
 
     command.__doc__ = job.__doc__
     return command
+
+
+@app.command()
+@errors_as_messages()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to begin one's own.")] = None,
+) -> None:
+    """List the named configs, which `sensloc run NAME` takes, or print one."""
+    if name is not None:
+        print(read_config(name), end="")
+        return
+    for named, line in first_lines().items():
+        print(f"{named:25}{line}")
 
 
 @app.command()

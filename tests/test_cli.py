@@ -11,6 +11,7 @@ from conftest import ROOT
 from typer.main import get_group
 from typer.testing import CliRunner, Result
 
+from sensloc import __version__
 from sensloc.cli import app, script
 from sensloc.config import load_config
 from sensloc.stages.whole_run import STAGES
@@ -47,7 +48,7 @@ def test_help_names_every_command_and_where_to_begin() -> None:
     done = sensloc("--help")
     assert done.exit_code == 0
     assert all(f" {name} " in done.output for name in COMMANDS)
-    assert "sensloc run conf/demo.toml" in done.output
+    assert "sensloc run demo" in done.output
     assert sensloc().exit_code == 2, "nothing to do is no success"
 
 
@@ -75,7 +76,7 @@ def test_a_command_and_its_script_explain_themselves(
 def test_a_script_takes_its_arguments_from_the_command_line() -> None:
     done = job("jobs/run.py", "conf/no_such.toml")
     assert done.returncode == 1
-    assert done.stderr == "error: conf/no_such.toml: no such config file\n"
+    assert re.fullmatch(r"error: conf/no_such.toml: no such config file; .*\n", done.stderr)
 
 
 def test_a_command_waits_for_no_import_that_it_does_not_need() -> None:
@@ -125,6 +126,31 @@ def test_a_changed_value_is_the_runs(tmp_path: Path) -> None:
     run = RunDir.open(load_config(str(config), changes=["evaluate.iou=0.7"]))
     with run.stage("manifest"):
         assert run.facts()["config"]["evaluate"]["iou"] == 0.7
+
+
+def test_it_says_its_version() -> None:
+    assert sensloc("--version").output == f"{__version__}\n"
+
+
+def test_a_named_config_is_listed_and_printed() -> None:
+    listed = dict(line.split(maxsplit=1) for line in sensloc("configs").output.splitlines())
+    assert listed.keys() == {file.stem for file in (ROOT / "conf").glob("*.toml")}
+    assert all(line.endswith(".") for line in listed.values()), "a sentence, not cut off"
+    assert sensloc("configs", "demo").output == (ROOT / "conf/demo.toml").read_text()
+    refused = sensloc("configs", "no_such")
+    assert refused.exit_code == 1
+    assert all(name in refused.output for name in listed)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """Below a file, and where the kernel makes no folder, whoever asks."""
+    (tmp_path / "file").write_text("")
+    for folder in (f"{tmp_path}/file/run", "/sys/sensloc"):
+        done = sensloc("run", "demo", "--output", folder)
+        assert done.exit_code == 1
+        assert re.fullmatch(
+            rf"error: .*{folder}.*: choose a folder that .*--output.*\n", done.output
+        )
 
 
 @pytest.mark.parametrize("command", ["report", "coco", "status"])

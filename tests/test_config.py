@@ -271,6 +271,15 @@ def test_local_paths_become_absolute_and_urls_stay(tmp_path: Path, monkeypatch):
         assert absolute(url) == url
 
 
+def test_a_name_is_its_file_in_conf_unless_it_is_a_file(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("demo") == load_config(str(REPOSITORY / "conf/demo.toml"))
+    (tmp_path / "demo").write_text(toml())
+    assert load_config("demo").name == "a"
+    with pytest.raises(ConfigError, match=r"^dem: no such config file; .* demo, imagenet, "):
+        load_config("dem")
+
+
 def test_a_config_may_lie_anywhere():
     with fsspec.open("memory://configs/run.toml", "w") as file:
         file.write(toml())

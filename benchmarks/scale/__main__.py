@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.scale import SIZES, rehearse
-from sensloc.cli import errors_as_messages
+from sensloc.report.messages import errors_as_messages
 
 
 @errors_as_messages()

@@ -6,7 +6,8 @@ run and has an identity of its own. The keys of ``[dataset]`` stand with the lay
 ``sensloc/datasets``, those of ``[classifier]`` with the sources in ``sensloc/networks``.
 """
 
-from sensloc.config.file import ConfigError, absolute, load_config
+from sensloc.config.file import ConfigError, absolute, load_config, read_config
+from sensloc.config.named import first_lines
 from sensloc.config.run import NO_IDENTITY, Config
 from sensloc.config.sections import (
     Compare,
@@ -32,5 +33,7 @@ __all__ = [
     "Sensitivity",
     "Split",
     "absolute",
+    "first_lines",
     "load_config",
+    "read_config",
 ]

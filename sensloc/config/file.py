@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 from pydantic import ValidationError
 
+from sensloc.config.named import located, named_configs
 from sensloc.config.run import Config
 from sensloc.errors import SenslocError
 
@@ -23,10 +24,10 @@ def load_config(
     output: str | None = None,
     changes: Sequence[str] = (),
 ) -> Config:
-    """Read a run's TOML file (path or URL).
+    """Read a run's TOML file.
 
     Args:
-        path: the TOML file.
+        path: path or URL of the file, or the name of a config of ``conf/``.
         data: replaces ``dataset.root``.
         output: replaces ``output``.
         changes: "section.key=value", the value as in TOML; quotes may be left out.
@@ -38,14 +39,9 @@ def load_config(
         ConfigError: the file is missing or not TOML, or a key is unknown, missing or wrong.
     """
     try:
-        with fsspec.open(path, "rb") as file:
-            raw = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such config file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(read_config(path))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
     if data is not None and isinstance(raw.get("dataset"), dict):
         raw["dataset"]["root"] = data
     if output is not None:
@@ -59,6 +55,24 @@ def load_config(
         raise ConfigError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from error
     dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
     return config.model_copy(update={"dataset": dataset, "output": absolute(config.output)})
+
+
+def read_config(path: str) -> str:
+    """Return the text of a TOML file: see ``load_config``.
+
+    Raises:
+        ConfigError: there is no such file, nor a config of that name, or it cannot be read.
+    """
+    try:
+        with fsspec.open(located(path), "rb") as file:
+            return str(file.read().decode())
+    except FileNotFoundError as error:
+        names = ", ".join(named_configs())
+        raise ConfigError(f"{path}: no such config file; the named configs are {names}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
 def _change(raw: dict[str, Any], change: str) -> None:

@@ -13,8 +13,8 @@ from sensloc.config import NO_IDENTITY, Config
 
 PACKAGE = Path(__file__).parents[1]
 
-SHOWN = ("report", "stages/views", "cli.py", "__main__.py")
-"""Folders and files that decide how results look, and no row of any table."""
+SHOWN = ("report", "init", "stages/views", "cli.py", "__main__.py")
+"""Folders and files that decide how results look, or begin a config, and no row of any table."""
 
 COMPARED = ("comparison", "baselines")
 """Folders that decide rows of a comparison alone: part of its identity, not of its run's."""
@@ -135,14 +135,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that holds this package; None where there is none."""
+    """Return the commit of the checkout that holds this package; None where there is none.
+
+    An installed package may lie in a folder that the checkout of something else ignores.
+    """
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"],
+            ["git", "-C", str(PACKAGE), "rev-parse", "HEAD", "HEAD:./__init__.py"],
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.split()[0]
