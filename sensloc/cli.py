@@ -188,6 +188,20 @@ def configs(
 
 
 @app.command()
+@errors_as_messages()
+def init(
+    folder: Annotated[str, typer.Argument(help="Photographs and their boxes: folder or URL.")],
+    output: Annotated[
+        str | None, typer.Option(help="The file to write; without it, the folder's name .toml.")
+    ] = None,
+) -> None:
+    """Write a commented config for a folder of photographs and boxes, by looking at it."""
+    from sensloc.init.start import start
+
+    print(start(absolute(folder), output))
+
+
+@app.command()
 def run(
     config: Toml,
     data: Data = None,

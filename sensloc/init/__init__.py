@@ -1,0 +1,1 @@
+"""A config for a folder of one's own photographs and boxes, by looking at it."""
