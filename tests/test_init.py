@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from test_cli import sensloc
 from test_datasets import HEADER, LAYOUTS, Files, coco, imagenet, reader, rows, store, voc
+from test_webdataset import tar
 
 from sensloc.config import load_config
 from sensloc.init.start import start
@@ -46,6 +47,8 @@ def boxes(*lines: str) -> Files:
 VOC = {path: content for path, content in voc().items() if path != "JPEGImages/a.png"}
 COCO = filled(coco(), "images/a.jpg", "images/sub/b.jpg", "images/c.jpg")
 
+NOTE = b'{"wnid": "cat", "boxes": [[0, 0, 50, 50]]}'
+
 FOLDERS: dict[str, tuple[Files, dict[str, Any]]] = {
     "imagenet": (filled(imagenet()), {"layout": "imagenet"}),
     "train alone": (
@@ -82,6 +85,10 @@ FOLDERS: dict[str, tuple[Files, dict[str, Any]]] = {
         filled(boxes("a.jpg,cat,60,40,30,30", "b.jpg,dog,5,5,50,50"), "a.jpg", "b.jpg"),
         {"layout": "table", "convention": "xywh"},
     ),
+    "webdataset": (
+        {"shards/a.tar": tar([("a.png", image()), ("a.json", NOTE)])},
+        {"layout": "webdataset", "shards": "shards/*.tar"},
+    ),
     "table of fractions": (
         filled(boxes("a.jpg,cat,0.1,0.1,0.9,1"), "a.jpg"),
         {"layout": "table", "convention": "unit"},
@@ -102,6 +109,12 @@ def test_the_config_reads_what_the_layouts_reader_reads(tmp_path: Path, name: st
     assert boxed
     assert f"{len(boxed)} images with {n_boxes} boxes of {n_classes} classes" in text
     assert config.name == "my_photos"
+
+
+def test_a_folder_may_be_a_url(tmp_path: Path) -> None:
+    folder, file = store("memory://my/photos", COCO), tmp_path / "new/mine.toml"
+    start(folder, str(file))
+    assert rows(load_config(str(file)).dataset) == rows(reader("coco", folder))
 
 
 def test_every_key_of_the_config_is_explained(tmp_path: Path) -> None:
@@ -192,6 +205,7 @@ def test_nothing_is_written_but_the_config_and_none_is_overwritten(
         ("photos",): "photos.toml is there already: delete it, or name another --output",
         ("photos", "--output", "/sys/x.toml"): "'/sys/x.toml': choose a folder that you may",
         ("photo",): f"{tmp_path}/photo: no such folder",
+        ("nope://other",): "nope://other: Protocol not known",
     }.items():
         refused = sensloc("init", *arguments)
         assert refused.exit_code == 1

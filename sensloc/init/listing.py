@@ -47,7 +47,10 @@ class Listing:
         Raises:
             InitError: there is no such folder, or it holds neither images nor annotations.
         """
-        files, top = fsspec.core.url_to_fs(root)
+        try:
+            files, top = fsspec.core.url_to_fs(root)
+        except (ValueError, ImportError) as error:
+            raise InitError(f"{root}: {error}") from error
         if not files.isdir(top):
             raise InitError(f"{root}: no such folder: name one that holds photographs and boxes")
         files.ls(top)  # raises where it may not be read, which `find` passes over

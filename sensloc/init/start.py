@@ -1,8 +1,10 @@
 """``sensloc init``: look at a folder, write a config for it, and say what is there and missing."""
 
-from pathlib import Path
 from typing import NoReturn
 
+import fsspec.core
+
+from sensloc.config import absolute
 from sensloc.errors import DatasetError, one_line
 from sensloc.init import lacks
 from sensloc.init.layouts import suggested
@@ -11,6 +13,7 @@ from sensloc.init.look import Look, look
 from sensloc.init.text import config_text, name_of
 from sensloc.networks.classes import class_indices
 from sensloc.networks.efficientnet_lite0 import EfficientNetLite0
+from sensloc.store import storage
 
 MOST_REASONS = 5
 """As many are named of what was tried in vain."""
@@ -21,7 +24,7 @@ def start(folder: str, output: str | None = None) -> str:
 
     Args:
         folder: path or URL.
-        output: the file to write; by default the folder's name and ".toml", here.
+        output: the file to write, path or URL; by default the folder's name and ".toml", here.
 
     Returns:
         What is there, what is missing, and what to do next, for a terminal.
@@ -30,14 +33,14 @@ def start(folder: str, output: str | None = None) -> str:
         InitError: nothing that a run can learn from is there, or the file to write is.
     """
     name = name_of(folder)
-    file = Path(output or f"{name}.toml")
-    if file.exists():
+    file = output or f"{name}.toml"
+    files, path = fsspec.core.url_to_fs(absolute(file))
+    if files.exists(path):
         raise InitError(f"{file} is there already: delete it, or name another --output")
     seen, others = _best(Listing.of(folder))
     known = class_indices(EfficientNetLite0(source="efficientnet_lite0"))
     unknown = sorted(seen.classes.keys() - known.keys())
-    with file.open("x", encoding="utf-8") as opened:
-        opened.write(config_text(name, seen, truth=not unknown))
+    storage.create(files, path, config_text(name, seen, truth=not unknown).encode())
     missing = [
         *lacks.of_images(seen),
         *lacks.of_classes(unknown, len(seen.classes)),
