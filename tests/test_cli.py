@@ -116,6 +116,15 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
     assert "Failed to apply" not in done.output
 
 
+@pytest.mark.usefixtures("cluster")
+def test_scenes_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    places = ("--data", "/sys/scenes", "--output", str(tmp_path / "run"))
+    done = sensloc("manifest", "demo", *places, "--set", "dataset.count=10")
+    assert done.exit_code == 1
+    assert re.search(r"^error: .*/sys/scenes.*: choose a folder .*--data", done.output, re.M)
+    assert "Traceback" not in done.output
+
+
 def test_a_changed_value_is_the_runs(tmp_path: Path) -> None:
     """Refused where the key is none; recorded where the run begins."""
     config = tmp_path / "broken.toml"

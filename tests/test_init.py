@@ -173,6 +173,7 @@ REFUSED: dict[str, tuple[Files, str]] = {
     ),
     "no image there": (boxes("a.jpg,cat,0,0,50,50"), "1 images with boxes are not there"),
     "no image at all": ({"a.jpg": b"no image"} | boxes("a.jpg,cat,0,0,5,5"), "not an image"),
+    "a name that no URL can have": ({"a::b.jpg": image()}, "rename 'a::b.jpg'"),
     "half an ImageNet": (
         {path: data for path, data in imagenet().items() if path != "LOC_synset_mapping.txt"},
         "LOC_synset_mapping.txt: no such file",

@@ -74,14 +74,14 @@ class Tree:
             self._fail(path, f"no such folder, or no file in it that ends in {'|'.join(suffixes)}")
         return names
 
-    def find(self, pattern: str, suffixes: tuple[str, ...]) -> list[str]:
+    def find(self, pattern: str, suffixes: tuple[str, ...], *, required: bool = True) -> list[str]:
         """Return the paths of files that match a pattern and end in a suffix, sorted.
 
         Suffixes are of any case. In the pattern ``*`` and ``?`` stay within a name, ``**`` is any
         depth. Hidden files and folders are left alone, as are pipes, sockets and devices.
 
         Raises:
-            DatasetError: there is none, or a path that cannot be part of a URL.
+            DatasetError: ``required``, and there is none; or a path that cannot be part of a URL.
         """
         fs, top = _locate(self.root)
         fs.invalidate_cache()
@@ -96,7 +96,7 @@ class Tree:
                 if "::" in path:
                     raise DatasetError(f"{self.root}: rename {path!r}: '::' parts chained URLs")
                 paths.append(path)
-        if not paths:
+        if required and not paths:
             self._fail("", f"no file matches {pattern!r} and ends in {'|'.join(suffixes)}")
         return sorted(paths)
 

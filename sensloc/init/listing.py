@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import fsspec.core
 
 from sensloc.datasets.files import IMAGE_SUFFIXES, Tree, stem
-from sensloc.errors import DatasetError, SenslocError
+from sensloc.errors import SenslocError
 
 NOTES = (".xml", ".json", ".csv", ".parquet", ".txt", ".tar")
 """How files end that may say where the boxes are."""
@@ -46,6 +46,7 @@ class Listing:
 
         Raises:
             InitError: there is no such folder, or it holds neither images nor annotations.
+            DatasetError: a path cannot be part of a URL.
         """
         try:
             files, top = fsspec.core.url_to_fs(root)
@@ -54,10 +55,9 @@ class Listing:
         if not files.isdir(top):
             raise InitError(f"{root}: no such folder: name one that holds photographs and boxes")
         files.ls(top)  # raises where it may not be read, which `find` passes over
-        try:
-            paths = Tree(root).find("**", (*IMAGE_SUFFIXES, *NOTES))
-        except DatasetError as error:
-            raise InitError(f"{root}: nothing recognisable is in it; {NEEDED}") from error
+        paths = Tree(root).find("**", (*IMAGE_SUFFIXES, *NOTES), required=False)
+        if not paths:
+            raise InitError(f"{root}: nothing recognisable is in it; {NEEDED}")
         images = [path for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
         notes = [path for path in paths if path.lower().endswith(NOTES)]
         return cls(root, tuple(images), tuple(notes))
