@@ -11,98 +11,38 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import timm
 import torch
-import torchvision
 import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from benchmarks.passes import (
+    FOREGROUND,
+    FORWARD,
+    GRADIENT,
+    NETWORKS,
+    Passes,
+    Way,
+    batch_of,
+    counted,
+    network,
+)
 from benchmarks.turns import Timed, as_workers_run, in_turn, save, table
-from sensloc.heatmaps import foreground, gradient
-from sensloc.heatmaps.passes import Options, Reading, look
-from sensloc.heatmaps.readout import Readout
-from sensloc.networks.prepare import tapped
-from sensloc.networks.taps import strides
-
-SIZE, GRID = 224, 14
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": torchvision.models.resnet18,
-    "resnet50": torchvision.models.resnet50,
-    "vgg16": torchvision.models.vgg16,
-    "mobilenet_v3_large": torchvision.models.mobilenet_v3_large,
-    "efficientnet_lite0": partial(timm.create_model, "tf_efficientnet_lite0"),
-    "vit_small_patch16_224": partial(timm.create_model, "vit_small_patch16_224"),
-}
 
 QUICK = ("resnet50", "efficientnet_lite0")
 
 SHAPES = ((64, 56), (128, 28), (256, 14))
 """Channels and places a side of the convolutions that find the peak: 3 x 3, as in a ResNet."""
 
-OURS = "sensloc, gradient"
-
-Way = Callable[[], Tensor]
-"""Makes the maps of a batch: [n, h, w]."""
-
-
-def network(name: str) -> nn.Module:
-    """Return a network with random weights, as its library makes it, in eval mode."""
-    torch.manual_seed(0)
-    return NETWORKS[name]().eval()
-
-
-def batch_of(n: int) -> tuple[Tensor, Tensor]:
-    """Return n normalised images [n, 3, SIZE, SIZE] of noise and their classes [n]."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(n, 3, SIZE, SIZE, generator=generator)
-    return images, torch.randint(1000, (n,), generator=generator)
-
+OURS = f"sensloc, {GRADIENT}"
 
 # --------------------------------------------------------------------------- the ways
 
 
 def ours(name: str, images: Tensor, labels: Tensor) -> dict[str, Way]:
     """Return the product's ways: the paper's map, the foreground, and the forward pass alone."""
-    probe, options = images[:1], Options()
-    pixels = images.contiguous(memory_format=torch.channels_last)
-    plain = tapped(network(name), probe)
-
-    def forward() -> Tensor:
-        with torch.inference_mode():
-            return torch.as_tensor(plain.network(pixels))
-
-    def reading(read: Reading) -> Way:
-        prepared = tapped(network(name), probe, read.taps)
-        return lambda: read.read(look(prepared, pixels, labels, read.taps, read.backward))
-
-    blocks = foreground.blocks_at(*strides(network(name), probe))
-    learned = Options(readouts={"foreground": (some_readout(name, blocks, probe),)})
-    return {
-        OURS: reading(gradient.reading(options)),
-        "sensloc, foreground": reading(foreground.reading(learned)),
-        "sensloc, forward pass only": forward,
-    }
-
-
-def some_readout(name: str, blocks: tuple[str, ...], probe: Tensor) -> Readout:
-    """Return a read-out of these blocks whose weights are noise."""
-    cells = foreground.Cells.of(blocks, GRID, Options())
-    prepared = tapped(network(name), probe, cells.taps)
-    passed = look(prepared, probe, torch.zeros(1, dtype=torch.int64), cells.taps, cells.backward)
-    d = sum(cells.widths(passed).values())
-    return Readout(
-        cells.blocks,
-        GRID,
-        means_x=np.zeros((GRID**2, d), np.float32),
-        means_y=np.zeros(GRID**2, np.float32),
-        weights=np.random.default_rng(0).normal(0, 1, (1, d)).astype(np.float32),
-        classes=np.array([], np.int64),
-    )
+    made = Passes.of(name).ways(images, labels)
+    return {f"sensloc, {way}": made[way] for way in (GRADIENT, FOREGROUND, FORWARD)}
 
 
 def captum(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -193,31 +133,9 @@ def peak(n: int, rounds: int) -> float:
     )
 
 
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the floating-point operations of convolutions and matrix products, by torch's own
-    formulas. Its own counter cannot watch ``autograd.grad`` to a leaf.
-    """
-
-    total: int = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
-        count, kwargs = flop_registry.get(func._overloadpacket), kwargs or {}
-        if count is None:
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        output = func(*args, **kwargs)
-        self.total += count(*args, **kwargs, out_val=output) if count else 0
-        return output
-
-
 def operations(way: Way, n: int) -> float:
     """Return the floating-point operations of a way, per image."""
-    with Operations() as counted:  # type: ignore[no-untyped-call]
-        way()
-    return float(counted.total) / n
+    return counted(way).total / n
 
 
 def measured(

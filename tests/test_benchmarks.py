@@ -20,9 +20,10 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
-from benchmarks import decode, fit, gradient, parts, pipeline
+from benchmarks import decode, fit, gpu, gradient, parts, pipeline
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
+from benchmarks.passes import counted
 from benchmarks.scale import RehearsalError, make_dataset, tiny_network
 from benchmarks.scale.figures import Figure, figures, line, markdown, table
 from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled, together
@@ -356,6 +357,57 @@ def test_a_localizer_is_timed_image_by_image(small_run: RunDir) -> None:
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=str(tmp_path)):
         first_files(str(tmp_path), 3)
+
+
+# --------------------------------------------------------------------------- a device
+
+BARE = """
+import sys
+for module in ("ray", "pydantic", "pyarrow", "typer", "tqdm", "sklearn"):
+    sys.modules[module] = None
+from benchmarks.gpu import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_device_is_measured_with_torch_alone(tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-c", BARE, "--device", "cpu", "--quick", "--networks", "resnet18"),
+        *("--output", str(tmp_path / "gpu.json")),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert 0 < content["relative_l2"]["resnet18"]["float32"] < gpu.WRONG
+    ways = {row["way"] for row in content["rows"]}
+    assert ways == {"forward pass only", "gradient", "foreground"}
+    assert all(row["low"] <= row["images_per_second"] <= row["high"] for row in content["rows"])
+    assert all(row["share_of_roofline"] > 0 for row in content["rows"])
+    assert content["decoding"]["cpu_images_per_second"] > 0
+    assert "decoding on the device" in content["plan"]["left_out"]
+
+
+@pytest.mark.cpu
+def test_a_device_whose_float32_is_off_is_not_timed() -> None:
+    class Off(gpu.Passes):
+        def ways(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, gpu.Way]:
+            ways = super().ways(images, labels)
+            return ways | {gpu.GRADIENT: lambda: ways[gpu.GRADIENT]() + 1}
+
+    passes = gpu.Passes.of("resnet18")
+    gpu.correctness("resnet18", {"float32": passes}, "cpu", 2)
+    off = Off(passes.prepared, passes.readings)
+    with pytest.raises(SystemExit, match=r"resnet18 in float32 is .* from float64"):
+        gpu.correctness("resnet18", {"float32": off}, "cpu", 2)
+
+
+def test_the_roofline_is_the_longer_of_operations_and_bytes() -> None:
+    a, b = torch.randn(4, 8), torch.randn(8, 2)
+    product = counted(lambda: a @ b)
+    assert product.total == 2 * 4 * 8 * 2
+    moved = 4 * (4 * 8 + 8 * 2 + 4 * 2)
+    assert product.seconds(per_second=1, bandwidth=1) == max(128, moved)
+    assert product.seconds(per_second=1, bandwidth=1e9) == 128
 
 
 # --------------------------------------------------------------------------- beside others

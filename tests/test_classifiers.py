@@ -20,11 +20,11 @@ from sensloc.datasets.imagenet import ImageNet
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.images.decode import decode
-from sensloc.networks import AnyClassifier
 from sensloc.networks.classes import class_indices
 from sensloc.networks.padding import padding_itself
 from sensloc.networks.prepare import fold, prepare
 from sensloc.networks.scene_net import scene_net
+from sensloc.networks.sources import AnyClassifier
 from sensloc.networks.weights import randomised, read_state
 
 SMALL = {"source": "torchvision", "name": "squeezenet1_1"}

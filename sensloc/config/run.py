@@ -18,7 +18,7 @@ from sensloc.config.sections import (
 )
 from sensloc.datasets import AnyDataset
 from sensloc.methods import catalogue
-from sensloc.networks import AnyClassifier
+from sensloc.networks.sources import AnyClassifier
 from sensloc.sections import Section
 
 NO_IDENTITY = {"compare", "resources", "output", "name"}

@@ -50,7 +50,8 @@ class Sensitivity(Section):
     """How the three colour channels' absolute derivatives become one."""
     grid: Positive = 14
     """Maps are area-pooled to ``grid`` x ``grid``."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """The arithmetic of the passes; an NVIDIA GPU has "tf32"."""
     batch_size: Positive = 32
     """It is here and not in [resources]: kernels round differently at another batch size."""
 

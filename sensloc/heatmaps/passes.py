@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sensloc.heatmaps.readout import Readout
+from sensloc.networks.precision import arithmetic
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import FEATURES, PIXELS, Tap
 
@@ -82,7 +83,7 @@ def look(
     """
     taps = list(taps)
     kept: dict[Tap, Tensor] = {}
-    with ExitStack() as hooks, torch.set_grad_enabled(backward):
+    with ExitStack() as hooks, torch.set_grad_enabled(backward), arithmetic(prepared.precision):
         x = images.detach()
         if PIXELS in taps:
             kept[PIXELS] = x = x.requires_grad_(backward)

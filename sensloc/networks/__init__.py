@@ -1,28 +1,5 @@
 """The networks whose gradients are read: one file per source, what makes them ready, classes.
 
-To add a source, write its file (a subclass of ``Classifier``) and add it to ``AnyClassifier``.
-No section imports its library before ``load`` is called.
+What makes a network ready, finds its taps and reads its weights needs torch alone: pydantic is for
+the config's sections, the sources.
 """
-
-from typing import Annotated
-
-from pydantic import Field
-
-from sensloc.networks.classifier import Classifier
-from sensloc.networks.efficientnet_lite0 import EfficientNetLite0
-from sensloc.networks.python_function import Python
-from sensloc.networks.scenes import SceneNet
-from sensloc.networks.timm_model import Timm
-from sensloc.networks.torchvision_model import Torchvision
-
-__all__ = ["AnyClassifier", "Classifier"]
-
-AnyClassifier = Annotated[
-    Torchvision
-    | Timm
-    | EfficientNetLite0
-    | Python
-    | SceneNet,
-    Field(discriminator="source"),
-]  # fmt: skip
-"""The section ``[classifier]``: the key ``source`` chooses among these."""

@@ -1,14 +1,17 @@
 """The explicit mapping between classes (wnids) and a network's outputs."""
 
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import fsspec
 
 from sensloc.errors import ClassifierError
-from sensloc.networks.classifier import Classifier
+
+if TYPE_CHECKING:
+    from sensloc.networks.classifier import Classifier
 
 
-def class_indices(config: Classifier) -> dict[str, int]:
+def class_indices(config: "Classifier") -> dict[str, int]:
     """Return the network's output of each class (wnid).
 
     Raises:
@@ -21,7 +24,7 @@ def class_indices(config: Classifier) -> dict[str, int]:
     return indices
 
 
-def class_names(config: Classifier) -> tuple[str, ...]:
+def class_names(config: "Classifier") -> tuple[str, ...]:
     """Return a name for people of each of the network's outputs: its line's first, or the class.
 
     Raises:
@@ -30,7 +33,7 @@ def class_names(config: Classifier) -> tuple[str, ...]:
     return tuple(name for _, name in _named(config))
 
 
-def _named(config: Classifier) -> list[tuple[str, str]]:
+def _named(config: "Classifier") -> list[tuple[str, str]]:
     """Return each class, and its first name."""
     if not isinstance(config.classes, str):
         return [(wnid, wnid) for wnid in config.classes]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,13 +17,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sensloc.errors import ClassifierError
 from sensloc.networks.classes import class_indices
-from sensloc.networks.classifier import Classifier
 from sensloc.networks.padding import padding_itself
+from sensloc.networks.precision import Precision, require
 from sensloc.networks.taps import PIXELS, Layout, Place, Tap, locate
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sensloc.networks.classifier import Classifier
 
-Precision = Literal["float32", "bfloat16"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Prepared:
         marks: For each tap, the identity module in ``network`` that its output passes through.
         head: The weights of the last linear layer [classes, C], if it reads the mean or the
             maximum of the features at the tap ``FEATURES`` over all places; else None.
-        precision: Of its arithmetic, "float32" or "bfloat16".
+        precision: Of its arithmetic.
     """
 
     network: nn.Module
@@ -48,7 +49,7 @@ class Prepared:
 
 def prepare(
     network: nn.Module,
-    config: Classifier,
+    config: "Classifier",
     device: str = "cpu",
     taps: Iterable[Tap] = (),
     precision: Precision = "float32",
@@ -66,7 +67,8 @@ def prepare(
         The network in channels_last, batch norms folded into convolutions.
 
     Raises:
-        ClassifierError: The network has another number of outputs, or no place for a tap.
+        ClassifierError: The network has another number of outputs, or no place for a tap, or the
+            device has no such arithmetic.
     """
     network = network.eval().requires_grad_(False)
     probe, classes = probe_of(config), len(class_indices(config))
@@ -79,7 +81,7 @@ def prepare(
     return tapped(network, probe, taps, device, precision)
 
 
-def probe_of(config: Classifier) -> Tensor:
+def probe_of(config: "Classifier") -> Tensor:
     """Return an image that is noise, of the size of the input: [1, 3, S, S]."""
     size = config.input_size
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -95,8 +97,9 @@ def tapped(
     """Fold and place a network that is frozen, and find its taps by an input [n, 3, S, S].
 
     Raises:
-        ClassifierError: The network has no place for a tap.
+        ClassifierError: The network has no place for a tap, or the device no such arithmetic.
     """
+    require(precision, device)
     taps = [tap for tap in taps if tap != PIXELS]
     layout = locate(network, probe, taps) if taps else Layout({}, None)
     head = network.get_submodule(layout.head).weight if layout.head else None

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError
-from sensloc.networks import AnyClassifier
+from sensloc.networks.sources import AnyClassifier
 from sensloc.prediction.confidence import Confidence, ConfidenceBin
 from sensloc.sections import Section
 
