@@ -10,11 +10,9 @@ What does not fit into the time is named.
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
-from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +21,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_decode import decoding
-from benchmarks.passes import GRADIENT, GRID, Passes, Way, batch_of, counted, network
+from benchmarks.gpu_plan import Plan, in_turn, seconds_of
+from benchmarks.gpu_variants import variants
+from benchmarks.passes import (
+    FOREGROUND,
+    FORWARD,
+    GRADIENT,
+    GRID,
+    Passes,
+    Way,
+    batch_of,
+    counted,
+    network,
+)
 from benchmarks.passes import NETWORKS as KNOWN
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.maker import pool
@@ -37,70 +47,9 @@ WRONG = 0.02
 """Float32's maps are at most so far from those in float64, by the relative L2 of the worst image: a
 ReLU near zero may open in one and not in the other."""
 
-AT_LEAST = 0.1
-"""Seconds of what is timed at once: so many calls that a clock's and a launch's share is small."""
 
-
-@dataclass
-class Plan:
-    """What is measured, and what was left out.
-
-    Attributes:
-        device: "cuda" or "cpu".
-        networks: Of ``benchmarks.passes``.
-        batches: Images of a batch, tried in this order.
-        rounds: In which ways take turns.
-        precisions: The arithmetics.
-        seconds: After which nothing more is begun.
-        began: When the program did.
-        left_out: What was not measured, and why.
-    """
-
-    device: str
-    networks: Sequence[str]
-    batches: Sequence[int]
-    rounds: int
-    precisions: Sequence[Precision]
-    seconds: float
-    began: float = field(default_factory=time.monotonic)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def goes_on(self, what: str) -> bool:
-        """Tell whether there is time for more; what there is none for is left out."""
-        if (late := time.monotonic() - self.began > self.seconds) and what not in self.left_out:
-            self.left_out[what] = f"no time: {self.seconds:.0f} s are over"
-        return not late
-
-
-def seconds_of(call: Callable[[], object], device: str) -> float:
-    """Return how long a call takes until its results are there."""
-    if device == "cpu":
-        began = time.perf_counter()
-        call()
-        return time.perf_counter() - began
-    event: Any = torch.cuda.Event
-    first, last = event(enable_timing=True), event(enable_timing=True)
-    first.record()
-    call()
-    last.record()
-    last.synchronize()
-    return float(first.elapsed_time(last)) / 1000
-
-
-def in_turn(calls: Mapping[str, Callable[[], object]], plan: Plan) -> dict[str, list[float]]:
-    """Return the seconds of a call, by name, in each of the plan's rounds; all are warm."""
-    repeats: dict[str, int] = {}
-    for name, call in calls.items():
-        call()
-        warm = seconds_of(call, plan.device)
-        repeats[name] = ceil(AT_LEAST / max(warm, 1e-6)) if plan.device == "cuda" else 1
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(plan.rounds):
-        for name, call in calls.items():
-            several = lambda call=call, n=repeats[name]: [call() for _ in range(n)]  # noqa: E731
-            seconds[name].append(seconds_of(several, plan.device) / repeats[name])
-    return seconds
-
+Case = tuple[str, str, Precision, int]
+"""A network, a way, an arithmetic and the images of a batch."""
 
 # --------------------------------------------------------------------------- correctness
 
@@ -198,33 +147,55 @@ def rates(
     name: str, by_precision: Mapping[Precision, Passes], peak: Mapping[str, float], plan: Plan
 ) -> list[dict[str, Any]]:
     """Return a row for each way and arithmetic of a network, which take turns."""
-    ways: dict[str, tuple[Precision, str, int, Way]] = {}
+    ways: dict[Case, Way] = {}
     for precision, passes in by_precision.items():
         what = f"{name}, {precision}"
         if not plan.goes_on(what) or not (n := best_batch(passes, what, plan)):
             continue
         images, labels = (x.to(plan.device) for x in batch_of(n))
-        for way, call in passes.ways(images, labels).items():
-            ways[f"{what}, {way}"] = (precision, way, n, call)
-    taken = in_turn({key: call for key, (*_, call) in ways.items()}, plan)
-    rows = []
-    for key, (precision, way, n, call) in ways.items():
+        made = passes.ways(images, labels)
+        ways |= {(name, way, precision, n): call for way, call in made.items()}
+    taken = in_turn(ways, plan)
+    return [_row(case, ways[case], taken[case], peak) for case in ways]
+
+
+def launched(
+    passes: Passes, row: Mapping[str, Any], peak: Mapping[str, float], plan: Plan
+) -> list[dict[str, Any]]:
+    """Return rows of the gradient launched otherwise, beside itself, given its row."""
+    name, precision, n = row["network"], row["precision"], row["batch"]
+    what = f"{name}, {precision}, launched otherwise"
+    if plan.device != "cuda" or not plan.goes_on(what):
+        return []
+    images, labels = (x.to(plan.device) for x in batch_of(n))
+    ways, failed = variants(passes, images, labels)
+    plan.left_out |= {f"{what}: {way}": why for way, why in failed.items()}
+    cases: dict[Case, Way] = {(name, way, precision, n): call for way, call in ways.items()}
+    taken = in_turn(cases, plan)
+    return [_row(case, cases[case], taken[case], peak) for case in cases]
+
+
+def _row(
+    case: Case, call: Way, taken: Sequence[float], peak: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return a way's row, and print it, given the seconds that it has taken."""
+    name, way, precision, n = case
+    row: dict[str, Any] = {"network": name, "way": way, "precision": precision, "batch": n}
+    row |= {"images_per_second": n / median(taken), "low": n / max(taken), "high": n / min(taken)}
+    if way in (FORWARD, GRADIENT, FOREGROUND):  # the others have the gradient's operations
         floor = counted(call).seconds(peak[precision], peak["bandwidth"])
-        per_second = sorted(n / seconds for seconds in taken[key])
-        row: dict[str, Any] = {"network": name, "way": way, "precision": precision, "batch": n}
-        row |= {"images_per_second": median(per_second)}
-        row |= {"low": per_second[0], "high": per_second[-1]}
-        rows.append(row | {"share_of_roofline": floor / (n / median(per_second))})
-        print(line(rows[-1]), flush=True)
-    return rows
+        row["share_of_roofline"] = floor / median(taken)
+    print(line(row), flush=True)
+    return row
 
 
 def line(row: Mapping[str, Any]) -> str:
     """Return a row of the table of images per second."""
     rate, low, high = (row[name] for name in ("images_per_second", "low", "high"))
+    share = f"{row['share_of_roofline']:.0%}" if "share_of_roofline" in row else ""
     return (
-        f"{row['network']:<22} {row['way']:<18} {row['precision']:<9} {row['batch']:>5} "
-        f"{rate:>10,.1f} [{low:,.1f}, {high:,.1f}]  {100 * row['share_of_roofline']:.0f} %"
+        f"{row['network']:<22} {row['way']:<20} {row['precision']:<9} {row['batch']:>5} "
+        f"{rate:>10,.1f} [{low:,.1f}, {high:,.1f}]  {share}"
     )
 
 
@@ -265,6 +236,9 @@ def measured(plan: Plan) -> dict[str, Any]:
     decoded = decoding(plan.device, plan.batches[0]) if plan.goes_on("decoding") else {}
     if "left_out" in decoded:
         plan.left_out["decoding on the device"] = decoded["left_out"]
+    last = plan.precisions[-1]
+    for row in [row for row in rows if (row["way"], row["precision"]) == (GRADIENT, last)]:
+        rows += launched(networks[row["network"]][last], row, peak, plan)
     return {"relative_l2": apart, "peaks": peak, "rows": rows, "decoding": decoded}
 
 
