@@ -51,7 +51,7 @@ def loop(url: str, part: int, parts: int) -> None:
     own = chain(run)
     elsewhere, worker = replace(own, stage=LOOP), own.worker("cpu")
     for unit in units.names(run, "manifest")[part::parts]:
-        elsewhere.write(worker, unit, own.images(unit, isolated=False))
+        elsewhere.write(unit, own.table(worker, own.images(unit, isolated=False)))
 
 
 def by_loop(url: str, processes: int) -> float:

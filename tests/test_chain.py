@@ -5,6 +5,8 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from ray._private.worker import get_dashboard_url
 from threadpoolctl import threadpool_info
-from workers import Fragile, Sums, broken, sums
+from workers import Begun, Fragile, OnFull, OnSlow, Sums, broken, sums
 
 from sensloc.comparison import maps, proposals
 from sensloc.comparison.draw import Draw
 from sensloc.comparison.partners import partners_of
 from sensloc.config import Config
 from sensloc.engine import cluster, idle, units
-from sensloc.engine.chain import DECODE, Chain, Images, Worker, write_units
+from sensloc.engine.batches import Images, Worker
+from sensloc.engine.chain import DECODE, Chain, write_units
 from sensloc.engine.pool import Pool, called
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
@@ -57,6 +60,24 @@ def test_each_row_meets_its_own_image_once_in_its_own_place(
     if all(decoded):
         assert sum(made["mixed"].to_pylist()) <= 2 * batch_size, "a change of kind is in one batch"
     assert set(made["n"].to_pylist()) <= {len(rows)}
+
+
+def test_two_batches_are_begun_at_a_time_and_end_in_their_order() -> None:
+    said: list[str] = []
+
+    class Said(Sums):
+        def begin(self, rows: pa.Table, pixels: np.ndarray) -> Callable[[], pa.Table]:
+            first = rows["image_id"][0].as_py()
+            said.append(f"begin {first}")
+            return lambda: said.append(f"end {first}") or self(rows, pixels)
+
+        def kinds(self, rows: pa.Table) -> np.ndarray:
+            return np.zeros(len(rows), np.int64)
+
+    rows = pa.table({"image_id": [str(i) for i in range(5)]})
+    made = Images(rows, np.arange(5), np.ones((5, 1, 1, 3), np.uint8)).through(Said(), 2)
+    assert made["image_id"].to_pylist() == rows["image_id"].to_pylist()
+    assert said == ["begin 0", "begin 2", "end 0", "begin 4", "end 2", "end 4"]
 
 
 # --------------------------------------------------------------------------- images
@@ -207,6 +228,27 @@ def test_a_unit_becomes_its_file_and_a_file_that_is_there_stays(
     assert [value > 0 for value in made["sum"].to_pylist()] == [True, False, False, False]
     Path(run.file("sums", "b")).unlink()
     assert write_units(chain_of(run), what, held) == ["b"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_next_units_work_begins_while_a_file_is_written(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "begun").mkdir()
+    plain = chain_of(RunDir(config.output, config), partial(Begun, folder=tmp_path / "begun"))
+    row = four(tmp_path)[0]
+    what = {unit: [row | {"image_id": f"{i}"}] for i, unit in enumerate("abc")}
+    one_actor = config.resources.model_copy(update={"actors": 1})
+    run = OnSlow(plain.run.url, plain.run.config.model_copy(update={"resources": one_actor}))
+    assert write_units(replace(plain, run=run), what) == ["a", "b", "c"]
+    assert units.missing(plain.run, "sums", what) == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_write_that_fails_says_why(config: Config, tmp_path: Path) -> None:
+    plain = chain_of(RunDir(config.output, config))
+    chain = replace(plain, run=OnFull(plain.run.url, plain.run.config))
+    with pytest.raises(OSError, match="No space left on device"):
+        write_units(chain, {"a": four(tmp_path), "b": four(tmp_path)})
+    assert units.missing(plain.run, "sums", "ab") == ["a", "b"]
 
 
 @pytest.mark.usefixtures("cluster")

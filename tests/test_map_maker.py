@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sensloc.errors import ClassifierError
 from sensloc.heatmaps.gradient import over_channels
 from sensloc.heatmaps.maker import MapMaker, pool, reading
-from sensloc.heatmaps.passes import PREDICTED, Options, look
+from sensloc.heatmaps.passes import PREDICTED, Options, Pass, look
+from sensloc.heatmaps.transfer import Arriving, sent
+from sensloc.networks.precision import arithmetic
 from sensloc.networks.prepare import prepare, tapped
 from sensloc.networks.python_function import Python
 from sensloc.networks.taps import PIXELS
@@ -313,6 +316,68 @@ def test_bfloat16_is_close(pixels: np.ndarray, labels: np.ndarray):
         a, b = (np.atleast_2d(getattr(m, name)).astype(np.float64) for m in (full, half))
         cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         assert cosine.min() > least, name
+
+
+def test_tf32_is_refused_where_there_is_none():
+    with pytest.raises(ClassifierError, match=r"precision = 'tf32': the CPU has no tf32"):
+        prepare(convolutional(), CONFIG, precision="tf32")
+
+
+@pytest.mark.parametrize(("precision", "setting"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_a_gpus_float32_is_exact_unless_tf32_is_asked_for(precision: str, setting: str):
+    places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [place.fp32_precision for place in places]
+    with arithmetic(precision):
+        assert [place.fp32_precision for place in places] == [setting, setting]
+    assert [place.fp32_precision for place in places] == before
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_arrays_travel_in_one_copy_and_stay_what_they_are(rows: int):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "half": rng.random((rows, 5)).astype(np.float16),
+        "float": rng.random(rows).astype(np.float32),
+        "whole": rng.integers(-9, 9, (rows, 2, 3)),
+        "byte": rng.integers(0, 255, (rows, 3), np.uint8),
+    }
+    there = {name: sent(values, 4, "cpu") for name, values in arrays.items()}
+    assert all(not tensor[rows:].any() for tensor in there.values())
+    back = Arriving.of({name: tensor[:rows] for name, tensor in there.items()}).arrays()
+    assert back.keys() == arrays.keys()
+    for name, values in arrays.items():
+        assert (back[name].dtype, back[name].shape) == (values.dtype, values.shape)
+        assert back[name].tobytes() == values.tobytes()
+
+
+def test_a_batch_that_is_begun_before_another_ends_is_as_alone(
+    pixels: np.ndarray, labels: np.ndarray
+):
+    make = maker(convolutional()).make
+    parts = (slice(5), slice(5, 8))
+    begun = [make.start(pixels[part], labels[part]) for part in parts]
+    for part, started in reversed([*zip(parts, begun, strict=True)]):
+        alone, seen = make(pixels[part], labels[part]), started.seen()
+        for name in ("values", "scale"):
+            a, b = (getattr(of.maps["gradient"], name) for of in (alone, seen))
+            assert a.tobytes() == b.tobytes()
+        assert seen.score.tobytes() == alone.score.tobytes()
+
+
+@pytest.mark.parametrize(("room", "fits"), [(3, 2), (0, 0)])
+def test_a_batch_that_memory_does_not_hold_is_refused_with_one_that_it_does(
+    pixels: np.ndarray, labels: np.ndarray, room: int, fits: int
+):
+    make = maker(convolutional()).make
+
+    def read(passed: Pass) -> Tensor:
+        if len(passed.images) > room:
+            raise torch.OutOfMemoryError
+        return passed.images[:, 0]
+
+    full = replace(make, readings={"gradient": replace(make.readings["gradient"], read=read)})
+    with pytest.raises(ClassifierError, match=rf"batch_size = 8: .* so many images; of {fits} it"):
+        full(pixels, labels)
 
 
 def test_a_signed_map_is_stretched_from_its_minimum_to_its_maximum():

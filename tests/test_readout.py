@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from sensloc.heatmaps.foreground import Placed
 from sensloc.heatmaps.readout import (
     LIMIT,
     CellSums,
@@ -154,3 +156,12 @@ def test_a_class_that_has_no_weights_takes_the_shared_ones() -> None:
         ("cam",), 1, *(np.zeros((1, 1), np.float32),) * 2, np.zeros((3, 1)), np.array([4, 9])
     )
     assert readout.row(np.array([4, 9, 0, 5, 12, -1])).tolist() == [1, 2, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("classes", [[], [2, 5, 9]])
+def test_a_classes_row_is_found_where_the_labels_are(classes: list[int]) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(-1, 12)
+    weights = rng.random((1 + len(classes), 3), np.float32)
+    means = rng.random((4, 3), np.float32), rng.random(4, np.float32)
+    readout = Readout(("inner_8",), 2, *means, weights, np.array(classes, np.int64))
+    assert Placed(readout).row(torch.from_numpy(labels)).tolist() == readout.row(labels).tolist()

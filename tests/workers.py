@@ -1,15 +1,21 @@
 """What tests send to a Ray's processes, which import this module and not a whole test file."""
 
+import errno
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
-from sensloc.engine.chain import Chain, Images, Worker
+from sensloc.engine.batches import Images, Worker
+from sensloc.engine.chain import Chain
 from sensloc.errors import ClassifierError
 from sensloc.images.pixels import Pixels
+from sensloc.store.run import RunDir
 
 
 class Sums(Worker):
@@ -46,3 +52,52 @@ class Fragile(Chain):
         if not isolated:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().images(what, isolated)
+
+
+class Begun(Sums):
+    """Leaves a file, named like the unit's first row, when its work begins."""
+
+    def __init__(self, device: str, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
+        (self.folder / rows["image_id"][0].as_py()).touch()
+        return super().__call__(rows, pixels)
+
+
+class Slow(LocalFileSystem):
+    """Writes no file before the work on two units has begun; without that, not at all."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        begun = Path(path).parents[1] / "begun"
+        until = time.monotonic() + 120
+        while len(list(begun.iterdir())) < 2:
+            if time.monotonic() > until:
+                raise OSError("nothing was begun while this was written")
+            time.sleep(0.01)
+        super().makedirs(path, exist_ok)
+
+
+class Full(LocalFileSystem):
+    """Has no room for a file."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+class Elsewhere(RunDir):
+    """A run directory on another file system."""
+
+    kind: type[LocalFileSystem]
+
+    @property
+    def filesystem(self) -> LocalFileSystem:
+        return self.kind()
+
+
+class OnSlow(Elsewhere):
+    kind = Slow
+
+
+class OnFull(Elsewhere):
+    kind = Full

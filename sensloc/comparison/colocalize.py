@@ -16,7 +16,8 @@ from sensloc.baselines.colocalization import Colocalization
 from sensloc.comparison.maps import MAPS
 from sensloc.config import Compare
 from sensloc.engine import cluster, units
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import Chain, write_units
 from sensloc.images.pixels import Pixels
 from sensloc.methods import catalogue
 from sensloc.store.files import load

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from sensloc.comparison.foregrounds import blocks_of, learn_once
 from sensloc.comparison.subsets import Few, Learned, Subset
 from sensloc.engine import units
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import Chain, write_units
 from sensloc.engine.cluster import over_files
 from sensloc.heatmaps import FOREGROUND
 from sensloc.heatmaps.foreground import Cells, Placed
@@ -126,8 +127,9 @@ class Reader(Worker):
 
     def __init__(self, device: str, run: RunDir, names: Sequence[str]) -> None:
         self.config = run.config.sensitivity
-        self.placed = {name: Placed(readouts_of(run, name)[0]) for name in names}
-        blocks, grid = self.placed[names[0]].readout.blocks, self.config.grid
+        readouts = {name: readouts_of(run, name)[0] for name in names}
+        self.placed = {name: Placed(readout) for name, readout in readouts.items()}
+        blocks, grid = readouts[names[0]].blocks, self.config.grid
         self.cells = Cells.of(blocks, grid, Options())
         self.make = map_maker(run, (), device, self.cells.taps, backward=self.cells.backward)
 

@@ -16,7 +16,8 @@ from sensloc.comparison.draw import Draw
 from sensloc.comparison.partners import Partners, partners_of
 from sensloc.comparison.proposals import FAILURES, PROPOSALS, carried
 from sensloc.engine import units
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import Chain, write_units
 from sensloc.heatmaps import column, controls, names_of
 from sensloc.heatmaps.regions import pooled_features
 from sensloc.images.pixels import Pixels

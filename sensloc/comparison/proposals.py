@@ -13,7 +13,8 @@ import pyarrow as pa
 from sensloc.baselines import dense_sift, objectness
 from sensloc.comparison.draw import Draw, draw
 from sensloc.engine import cluster, units
-from sensloc.engine.chain import Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import Chain, write_units
 from sensloc.heatmaps import SECOND, column, region
 from sensloc.images.pixels import Decoded, Pixels
 from sensloc.methods import catalogue

@@ -1,12 +1,14 @@
 """The one chain from a unit to its file: rows, images, batches, a worker, a table.
 
 A unit's rows are listed and their images fetched, checked and decoded in a task; an actor that
-holds a worker on a device takes them in batches and writes the file. Rows travel with the pixels.
+holds a worker on a device takes them in batches and writes the file, while the device goes on with
+the next unit, whose pixels have come meanwhile. Rows travel with the pixels.
 A unit whose decoding kills its process again and again is decoded image by image in child
 processes, so that the image that does it is a row with its reason.
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,16 +16,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from sensloc.engine import cluster, units
-from sensloc.engine.pool import EVERY, Pool
+from sensloc.engine.batches import Images, Worker
+from sensloc.engine.pool import CALLS, EVERY, Pool
 from sensloc.images.fetch import ImageError
-from sensloc.images.pixels import Pixels
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
 
@@ -41,66 +42,6 @@ CRASHES = (WorkerCrashedError, OutOfMemoryError)
 Rows = Callable[[RunDir, Any], pa.Table]
 """From a run and what is known of a unit to its rows: ``image_id``, ``uri``, ``error``, ``content``
 where it is known, and whatever else the worker reads. It can be pickled."""
-
-
-class Worker:
-    """Makes a table from rows and their images; an actor holds one.
-
-    Attributes:
-        by_row: Whether it makes one row of each, which the unit's file has in the order of rows.
-    """
-
-    by_row = True
-
-    def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
-        """Return a row for each row of a batch, or, not ``by_row``, any rows.
-
-        Args:
-            rows: n rows of a unit, those with an error among them.
-            pixels: Their images, uint8 [n, S, S, 3]; zeros where none was decoded.
-        """
-        raise NotImplementedError
-
-    def kinds(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """Return a number for each of n rows, int64 [n]: rows of one number are batched together.
-
-        So a batch has no row of a kind that costs more than the others, or has these alone.
-        """
-        return np.zeros(len(rows), np.int64)
-
-    def whole(self, table: pa.Table) -> pa.Table:
-        """Return a unit's file, given what was returned for its batches, in the order of rows."""
-        return table
-
-
-@dataclass(frozen=True)
-class Images:
-    """A unit's rows and the images that could be decoded.
-
-    Attributes:
-        rows: [n], errors of decoding among them.
-        at: Which rows have an image, int64 [k], ascending.
-        pixels: Those images, uint8 [k, S, S, 3].
-    """
-
-    rows: pa.Table
-    at: Any
-    pixels: Pixels
-
-    def through(self, worker: Worker, batch_size: int) -> pa.Table:
-        """Return what a worker makes of the rows, in batches; those with an image come first."""
-        without = np.setdiff1d(np.arange(len(self.rows)), self.at)
-        alike = np.argsort(worker.kinds(self.rows)[self.at], kind="stable")
-        order, tables = np.concatenate([self.at[alike], without]), []
-        for start in range(0, max(len(order), 1), batch_size):
-            index, some = order[start : start + batch_size], alike[start : start + batch_size]
-            pixels = np.zeros((len(index), *self.pixels.shape[1:]), np.uint8)
-            pixels[: len(some)] = self.pixels[some]
-            tables.append(worker(self.rows.take(pa.array(index)), pixels))
-        made = pa.concat_tables(tables)
-        if worker.by_row and (np.diff(order) < 0).any():
-            made = made.take(pa.array(np.argsort(order)))
-        return worker.whole(made)
 
 
 @dataclass(frozen=True)
@@ -166,9 +107,12 @@ class Chain:
                 rows = _with(rows, name, filled)
         return Images(rows, np.array(at, np.int64), pixels[: len(at)])
 
-    def write(self, worker: Worker, unit: str, images: Images) -> units.Written:
+    def table(self, worker: Worker, images: Images) -> pa.Table:
+        """Return what a unit's file holds."""
+        return images.through(worker, self.run.config.sensitivity.batch_size)
+
+    def write(self, unit: str, table: pa.Table) -> units.Written:
         """Write a unit's file."""
-        table = images.through(worker, self.run.config.sensitivity.batch_size)
         return units.write(self.run, self.stage, unit, table)
 
 
@@ -200,12 +144,12 @@ def write_units(chain: Chain, units_: Mapping[str, Any], held: bool = True) -> l
     pool = None
     if held:
         pool = Pool(
-            partial(_writer, chain),
+            partial(_Writer, chain),
             min(resources.actors, len(todo)),
             resources.cpus_per_actor,
             resources.gpus_per_actor,
             spare=2 * resources.cpus_per_task,
-            calls=2,
+            calls=CALLS,
         )
     try:
         units.report(_flow(chain, units_, todo, pool), run, stage, len(todo))
@@ -255,11 +199,11 @@ def _flow(
 
 
 def _at_once(cpus: float, pool: Pool | None) -> int:
-    """Return how many units may be in memory: those at work, and two that wait for each actor."""
+    """Return how many units may wait in memory or be decoded, beside those that actors have."""
     if pool is None:
         return 2 * cluster.room(cpus)
     actors = len(pool.working)
-    return 2 * actors + 1 + cluster.room(cpus, spare=actors * pool.cpus)
+    return actors + 1 + cluster.room(cpus, spare=actors * pool.cpus)
 
 
 def _decode(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[None, Images]:
@@ -267,10 +211,23 @@ def _decode(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[None, I
 
 
 def _make(chain: Chain, unit: str, what: Any, isolated: bool) -> tuple[units.Written, None]:
-    return chain.write(chain.worker("cpu"), unit, chain.images(what, isolated)), None
+    table = chain.table(chain.worker("cpu"), chain.images(what, isolated))
+    return chain.write(unit, table), None
 
 
-def _writer(chain: Chain) -> Callable[[str, Images], units.Written]:
-    """Make the worker of an actor."""
-    gpus = chain.run.config.resources.gpus_per_actor
-    return partial(chain.write, chain.worker("cuda" if gpus else "cpu"))
+class _Writer:
+    """The worker of an actor: it makes one unit's table at a time, and writes it beside the next.
+
+    A call ends when its unit's file is there, so that an error of writing is that of its unit, and
+    an actor that dies costs the units of its calls.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        gpus = chain.run.config.resources.gpus_per_actor
+        self.chain, self.worker = chain, chain.worker("cuda" if gpus else "cpu")
+        self.turn = threading.Lock()
+
+    def __call__(self, unit: str, images: Images) -> units.Written:
+        with self.turn:
+            table = self.chain.table(self.worker, images)
+        return self.chain.write(unit, table)

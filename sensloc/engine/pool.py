@@ -2,8 +2,12 @@
 
 An actor is made without arguments and gets them with each call. So nothing that it needs to start
 again on another machine can be lost, and what hinders a worker is the error of a call, said once.
+
+An actor has a few calls at a time, each in a thread of its own: a worker says what only one of them
+may do at once, and the others' data comes and goes meanwhile.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +18,9 @@ from ray.exceptions import RaySystemError
 
 from sensloc.engine import cluster, idle
 from sensloc.store.run import RunDir
+
+CALLS = 3
+"""Calls that an actor has at a time at most: one at work, one before it and one behind."""
 
 EVERY = 2.0
 """Seconds between two looks at how large the cluster is."""
@@ -27,6 +34,7 @@ class Holder:
     def __init__(self) -> None:
         self.worker: Callable[..., Any] | None = None
         self.made_by: Any = None
+        self.making = threading.Lock()
 
     def work(self, make: Sequence[Any], *inputs: Any) -> Any:
         """Call the worker.
@@ -43,10 +51,11 @@ class Holder:
             self._worker_of(make)
 
     def _worker_of(self, make: Sequence[Any]) -> Callable[..., Any]:
-        if self.worker is None or self.made_by != make[0]:
-            self.worker = None  # another pool's
-            self.worker, self.made_by = ray.get(make[0])(), make[0]
-        return self.worker
+        with self.making:
+            if self.worker is None or self.made_by != make[0]:
+                self.worker = None  # another pool's
+                self.worker, self.made_by = ray.get(make[0])(), make[0]
+            return self.worker
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``."""
@@ -58,9 +67,12 @@ def actor_of(cpus: float, gpus: float) -> Any:
     if (actor := idle.take(cpus, gpus)) is not None:
         return actor
     kind: Any = ray.remote(
-        num_cpus=cpus, num_gpus=gpus, max_restarts=-1, scheduling_strategy="SPREAD"
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_restarts=-1,
+        scheduling_strategy="SPREAD",
     )(Holder)
-    return kind.remote()
+    return kind.options(max_concurrency=CALLS).remote()
 
 
 def called(
@@ -109,7 +121,7 @@ class Pool:
         cpus: Of an actor.
         gpus: Of an actor.
         spare: CPUs that are left to others: to two tasks at least.
-        calls: Calls that an actor has at a time; 2 where the second one's data is on its way.
+        calls: Calls that an actor has at a time, at most ``CALLS``.
     """
 
     def __init__(

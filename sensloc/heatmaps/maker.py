@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sensloc.errors import ClassifierError
 from sensloc.heatmaps import column, kind_and_stride, region
 from sensloc.heatmaps.passes import Options, Pass, Reading, look
+from sensloc.heatmaps.transfer import Arriving, sent
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import Tap
 from sensloc.networks.weights import randomised
+
+SCORES = ("predicted", "score", "probability")
+"""What a batch gives beside its maps, see ``Seen``."""
 
 
 def reading(name: str, options: Options) -> Reading:
@@ -123,26 +128,64 @@ class MapMaker:
             labels: Class indices, or ``PREDICTED``, int64 [n].
             fold: Which fold of a cross-fitted reading reads each image, int64 [n]; None: the whole.
         """
+        return self.start(pixels, labels, fold).seen()
+
+    def start(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        fold: npt.NDArray[np.int64] | None = None,
+    ) -> "Started":
+        """Begin to make the maps of a batch, see ``__call__``: a GPU works on when this returns.
+
+        Raises:
+            ClassifierError: The device's memory does not hold a pass of a batch. Nothing goes on
+                with a smaller one by itself: kernels round otherwise there.
+        """
         n = len(pixels)
         if n > self.batch_size:
             raise ValueError(f"{n} images in a batch of at most {self.batch_size}")
-        x, index = self.normalise(self._padded(pixels)), self._padded(labels)
-        folds = self._padded(np.zeros(n, np.int64) if fold is None else fold)
-        looks = partial(self._look, x=x, labels=index, fold=folds)
-        passes = [looks(network, random=i) for i, network in enumerate(self.networks)]
-        maps = {
-            name: self._encode(reading.read(passes[reading.random]), reading, n)
-            for name, reading in self.readings.items()
-        }
-        passed = passes[0]
-        logits, chosen = passed.logits[:n], passed.labels[:n, None]
-        return Seen(
-            predicted=_array(logits.argmax(1)),
-            score=_array(logits.gather(1, chosen)[:, 0]),
-            probability=_array(logits.softmax(1).gather(1, chosen)[:, 0]),
-            maps=maps,
-            passed=passed,
+        try:
+            return self._started(pixels, labels, fold)
+        except torch.OutOfMemoryError:
+            pass  # behind this line nothing holds what the pass had
+        fits = self._fitting(pixels[:1])
+        raise ClassifierError(
+            f"sensitivity.batch_size = {self.batch_size}: the memory of {self.device} does not "
+            f"hold a pass of so many images; of {fits} it does"
         )
+
+    def _fitting(self, pixels: npt.NDArray[np.uint8]) -> int:
+        """Return the largest half, quarter and so on of the batch that memory holds; 0: none."""
+        size = self.batch_size // 2
+        while size:
+            try:
+                replace(self, batch_size=size)._started(pixels, np.zeros(len(pixels), np.int64))
+                break
+            except torch.OutOfMemoryError:
+                size //= 2
+        return size
+
+    def _started(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        fold: npt.NDArray[np.int64] | None = None,
+    ) -> "Started":
+        n = len(pixels)
+        fold = np.zeros(n, np.int64) if fold is None else fold
+        x, index, folds = (
+            sent(values, self.batch_size, self.device) for values in (pixels, labels, fold)
+        )
+        looks = partial(self._look, x=self.normalise(x), labels=index, fold=folds)
+        passes = [looks(network, random=i) for i, network in enumerate(self.networks)]
+        sizes, tensors = {}, _of_class_scores(passes[0], n)
+        for name, reading in self.readings.items():
+            maps = pool(reading.read(passes[reading.random]).float(), self.grid)
+            values, scale = _encoded(maps.flatten(1)[:n], reading)
+            tensors |= {f"{name} values": values, f"{name} scale": scale}
+            sizes[name] = (maps.shape[1], maps.shape[2])
+        return Started(passes[0], Arriving.of(tensors), sizes)
 
     def only(self, names: Iterable[str], taps: Iterable[Tap] = ()) -> "MapMaker":
         """Return a maker of fewer heat maps by the same networks."""
@@ -157,31 +200,59 @@ class MapMaker:
         backward = any(r.backward for r in readings) or (self.backward and not random)
         return look(network, x, labels, sorted(taps, key=str), backward, fold)
 
-    def _padded(self, values: npt.NDArray[Any]) -> Tensor:
-        """Return [n, ...] as [batch_size, ...] on the device, zeros behind."""
-        whole = np.zeros((self.batch_size, *values.shape[1:]), values.dtype)
-        whole[: len(values)] = values
-        return torch.from_numpy(whole).to(self.device)
-
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 [n, S, S, 3] as float32 [n, 3, S, S], in the network's memory format."""
-        mean = torch.tensor(self.mean, device=pixels.device) * 255
-        std = torch.tensor(self.std, device=pixels.device) * 255
+        mean, std = (_levels(tuple(of), pixels.device) for of in (self.mean, self.std))
         x = ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _encode(self, maps: Tensor, reading: Reading, n: int) -> Maps:
-        """Pool, scale and round maps [batch_size, h, w]."""
-        maps = pool(maps.float(), self.grid)
-        height, width = maps.shape[1:]
-        flat = maps.flatten(1)[:n]
-        if reading.share:
-            one = torch.where(flat.isfinite().all(1), 1.0, torch.nan)
-            return Maps(_array(flat.clamp(0, 1).half()), _array(one), height, width)
-        low = flat.amin(1) if reading.signed else torch.zeros_like(flat[:, 0])
-        scale = flat.amax(1) - low
-        relative = (flat - low[:, None]) / torch.where(scale > 0, scale, 1)[:, None]
-        return Maps(_array(relative.half()), _array(scale), height, width)
+
+@dataclass(frozen=True)
+class Started:
+    """A batch whose maps are being made.
+
+    Attributes:
+        passed: Its pass, padding behind.
+        arriving: The arrays of what is seen.
+        sizes: Height and width of each map, by name.
+    """
+
+    passed: Pass
+    arriving: Arriving
+    sizes: Mapping[str, tuple[int, int]]
+
+    def seen(self) -> Seen:
+        """Wait for what the batch gives."""
+        arrays = self.arriving.arrays()
+        maps = {
+            name: Maps(arrays[f"{name} values"], arrays[f"{name} scale"], *size)
+            for name, size in self.sizes.items()
+        }
+        predicted, score, probability = (arrays[name] for name in SCORES)
+        return Seen(predicted, score, probability, maps, self.passed)
+
+
+def _of_class_scores(passed: Pass, n: int) -> dict[str, Tensor]:
+    """Return what the class scores of a pass's first n images say: ``SCORES``."""
+    logits, chosen = passed.logits[:n], passed.labels[:n, None]
+    score, probability = (of.gather(1, chosen)[:, 0] for of in (logits, logits.softmax(1)))
+    return dict(zip(SCORES, (logits.argmax(1), score, probability), strict=True))
+
+
+def _encoded(flat: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+    """Return maps [n, cells] scaled and rounded to float16, and their scales [n]: see ``Maps``."""
+    if reading.share:
+        one = torch.where(flat.isfinite().all(1), 1.0, torch.nan)
+        return flat.clamp(0, 1).half(), one
+    low = flat.amin(1) if reading.signed else torch.zeros_like(flat[:, 0])
+    scale = flat.amax(1) - low
+    return ((flat - low[:, None]) / torch.where(scale > 0, scale, 1)[:, None]).half(), scale
+
+
+@cache
+def _levels(shares: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return shares as grey levels, on a device: to send them again would wait for it."""
+    return torch.tensor(shares, device=device) * 255
 
 
 def pool(maps: Tensor, grid: int) -> Tensor:
@@ -224,7 +295,3 @@ def map_maker(
     if random:
         networks.append(prepare(randomised(load(), options.seed), taps_of(random)))
     return MapMaker(tuple(networks), readings, taps=taps, **settings)
-
-
-def _array(values: Tensor) -> Any:
-    return values.cpu().numpy()

@@ -6,15 +6,16 @@ read-out: two passes, whose backward parts stop half-way.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from sensloc.boxes import Boxes, resize
 from sensloc.heatmaps import FOREGROUND, SECOND
-from sensloc.heatmaps.maker import MapMaker, Maps, Seen
+from sensloc.heatmaps.maker import MapMaker, Maps, Seen, Started
 from sensloc.images.decode import crop, pixels_of
 from sensloc.images.pixels import Pixels
 from sensloc.methods.soft_iou import best_box, evidence_of, fine
@@ -62,9 +63,21 @@ class Looker:
             sources: n of them.
             fold: See ``MapMaker``.
         """
-        seen = self.first(pixels, labels, fold)
-        if not self.twice:
-            return seen
+        return self.start(pixels, labels, sources, fold)()
+
+    def start(
+        self,
+        pixels: Pixels,
+        labels: npt.NDArray[np.int64],
+        sources: Sequence[Source],
+        fold: npt.NDArray[np.int64] | None = None,
+    ) -> Callable[[], Seen]:
+        """Begin to make the maps of a batch, see ``__call__``, and return what ends it."""
+        started = self.first.start(pixels, labels, fold)
+        return partial(self._again, started, pixels, sources) if self.twice else started.seen
+
+    def _again(self, started: Started, pixels: Pixels, sources: Sequence[Source]) -> Seen:
+        seen = started.seen()
         n, wanted = len(pixels), [i for i, source in enumerate(sources) if source is not None]
         first, regions = seen.maps[FOREGROUND], np.tile(WHOLE, (n, 1))
         values, scale = np.zeros_like(first.values), np.ones_like(first.scale)

@@ -3,7 +3,7 @@
 One pass of each image gives what it says of every cell. Kept are sums alone, a file per unit.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 
 from sensloc.boxes import largest
 from sensloc.dice import keys
-from sensloc.engine.chain import Chain, Worker
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import Chain
 from sensloc.heatmaps.foreground import Cells
 from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.heatmaps.readout import CellSums, covered, quantise
+from sensloc.heatmaps.transfer import Arriving
 from sensloc.images.pixels import Pixels
 from sensloc.rows import true_boxes
 from sensloc.stages.cell_sums import merged, sums_in, sums_of, table_of
@@ -66,8 +68,19 @@ class Learner(Worker):
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.FOREGROUND_SUMS``."""
+        return self.begin(rows, pixels)()
+
+    def begin(self, rows: pa.Table, pixels: Pixels) -> Callable[[], pa.Table]:
+        """Begin with a batch: see ``Worker``."""
         labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
-        values = self.cells(self.make(pixels, labels).passed)[: len(rows)].cpu().numpy()
+        values = self.cells(self.make.start(pixels, labels).passed)[: len(rows)]
+        arriving = Arriving.of({"values": values})
+        return lambda: self._sums(rows, labels, arriving.arrays()["values"])
+
+    def _sums(
+        self, rows: pa.Table, labels: npt.NDArray[np.int64], values: npt.NDArray[np.float32]
+    ) -> pa.Table:
+        """Return the sums of a batch of classes [n], given the values of its cells [n, P, d]."""
         errors = np.array(rows["error"].to_pylist(), object)
         finite = np.isfinite(values).all((1, 2))
         errors[(errors == None) & ~finite] = "the derivative is not finite"  # noqa: E711

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 import sensloc
 from sensloc.engine import units
-from sensloc.engine.chain import DECODE, FILE, Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import DECODE, FILE, Chain, write_units
 from sensloc.heatmaps import SECOND, names_of
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.pixels import Pixels

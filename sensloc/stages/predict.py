@@ -17,7 +17,8 @@ from sensloc.datasets.files import IMAGE_SUFFIXES
 from sensloc.datasets.images import Images
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.engine import cluster
-from sensloc.engine.chain import FILE, Chain, Rows, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import FILE, Chain, Rows, write_units
 from sensloc.images.pixels import Pixels
 from sensloc.prediction.facts import METHOD, READOUT, LocalizerFacts, read_facts
 from sensloc.report import exports

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
-from sensloc.engine.chain import FILE, Chain, Worker, write_units
+from sensloc.engine.batches import Worker
+from sensloc.engine.chain import FILE, Chain, write_units
 from sensloc.heatmaps import SECOND, column, region
 from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
@@ -73,10 +74,18 @@ class Mapper(Worker):
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return rows of ``tables.sensitivity`` for n rows of the manifest."""
+        return self.begin(rows, pixels)()
+
+    def begin(self, rows: pa.Table, pixels: Pixels) -> Callable[[], pa.Table]:
+        """Begin with a batch: see ``Worker``."""
         index = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
+        labels = index if self.config.label == "truth" else np.full_like(index, PREDICTED)
+        seen = self.look.start(pixels, labels, self._sources(rows), part_of(rows, self.seed))
+        return lambda: self._table(rows, index, seen())
+
+    def _table(self, rows: pa.Table, index: npt.NDArray[np.int64], seen: Seen) -> pa.Table:
+        """Return the rows of a batch, given its classes [n] and what is seen of it."""
         truth = self.config.label == "truth"
-        labels = index if truth else np.full_like(index, PREDICTED)
-        seen = self.look(pixels, labels, self._sources(rows), part_of(rows, self.seed))
         errors = rows["error"].to_pylist()
         for i, wnid in enumerate(rows["wnid"].to_pylist()):
             if errors[i] is None and truth and index[i] == PREDICTED:
