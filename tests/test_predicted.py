@@ -17,11 +17,12 @@ from sensloc.config import Compare
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.decode import decode
 from sensloc.rows import vectors
+from sensloc.stages import accuracy
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
 from sensloc.stages.network import map_maker
 from sensloc.stages.sensitivity import sensitivity
-from sensloc.store.run import RunDir
+from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -88,6 +89,26 @@ def test_bfloat16_is_near_float32_where_the_class_is_the_same(
     near = [np.abs(a - b).mean() for a, b in zip(same["map"], same["map_exact"], strict=True)]
     assert np.median(near) < 0.05
     assert max(near) > 0, "another precision"
+
+
+def test_how_far_bfloat16_is_from_float32_is_recorded_and_bounded(
+    predicted: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deviation = predicted.stages()["sensitivity"]["deviation"]
+    assert deviation["images"] == accuracy.IMAGES
+    assert 0 < deviation["mean"] <= deviation["worst"]
+    strict = predicted.config.sensitivity.model_copy(update={"max_deviation": 1e-6})
+    run = RunDir(predicted.url, predicted.config.model_copy(update={"sensitivity": strict}))
+    monkeypatch.setattr(accuracy, "by_actor", lambda run, function: function(run))
+    monkeypatch.setattr(accuracy, "IMAGES", 2)
+    with pytest.raises(RunError, match=r"on 2 images .* float32 \(relative L2\), over sensitiv"):
+        accuracy.checked(run)
+
+
+def test_maps_are_compared_by_the_relative_length_of_their_difference() -> None:
+    wanted = np.array([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
+    maps = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [np.nan, 4.0]])
+    assert accuracy.relative(maps, wanted) == [0, 1, 0, np.inf, np.inf]
 
 
 def test_the_comparison_judges_each_test_image_once(predicted: RunDir) -> None:

@@ -52,6 +52,9 @@ class Sensitivity(Section):
     """Maps are area-pooled to ``grid`` x ``grid``."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """The arithmetic of the passes; an NVIDIA GPU has "tf32"."""
+    max_deviation: Above = 0.25
+    """The most that maps in another arithmetic may be from float32's: the relative L2 distance, the
+    mean of a few of the run's images, which is looked at before any map is made."""
     batch_size: Positive = 32
     """It is here and not in [resources]: kernels round differently at another batch size."""
 

@@ -22,6 +22,7 @@ from sensloc.heatmaps.foreground import Cells, blocks_at
 from sensloc.heatmaps.passes import PREDICTED, Options
 from sensloc.networks.prepare import probe_of
 from sensloc.networks.taps import strides
+from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import Places, chain
 from sensloc.stages.network import load_network_of, map_maker, network_and_machine
 from sensloc.stages.readout import Bundle, learn
@@ -53,7 +54,8 @@ def foreground(run: RunDir) -> None:
     """``manifest/`` (train, validation) -> ``foreground/``: the read-out and how it was chosen.
 
     Raises:
-        RunError: There is nothing to learn from, or nothing to choose by.
+        RunError: There is nothing to learn from, or nothing to choose by, or the arithmetic is too
+            far from float32.
     """
     run.require("manifest", "classifier")
     config = run.config.foreground
@@ -63,10 +65,11 @@ def foreground(run: RunDir) -> None:
         return
     digest, machine, blocks = network_and_machine(run, _blocks)
     of = {"weights": digest, "device": machine.device, "blocks": blocks}
+    deviation = checked(run)
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
     with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
         (images,) = drawn(run)
-        facts |= learn_from(run, FOLDER, blocks, images, facts["rows_per_unit"])
+        facts |= deviation | learn_from(run, FOLDER, blocks, images, facts["rows_per_unit"])
     log.info(
         "foreground: learned from %(n_train)d images, penalty %(penalty)g, shrinkage %(shrinkage)g",
         facts,

@@ -21,6 +21,7 @@ from sensloc.heatmaps.maker import Maps, Seen
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.pixels import Pixels
 from sensloc.prediction.looks import Source
+from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, makes_its_maps, network_and_machine
 from sensloc.store import tables
@@ -35,15 +36,16 @@ def sensitivity(run: RunDir) -> None:
 
     Raises:
         RunError: The table does not hold every row of the manifest exactly once, or the weights
-            or the device are not those of the attempt that was cut off.
+            or the device are not those of the attempt that was cut off, or the arithmetic is too
+            far from float32.
     """
     run.require("manifest", *(["foreground"] if run.config.foreground.looks else []))
     digest, machine, _ = network_and_machine(run, makes_its_maps)
-    of = {"weights": digest, "device": machine.device}
+    of, deviation = {"weights": digest, "device": machine.device}, checked(run)
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         began = time.monotonic()
         made = write_units(chain(run), {unit: unit for unit in units.names(run, "manifest")})
-        facts |= _account(run, made, time.monotonic() - began)
+        facts |= deviation | _account(run, made, time.monotonic() - began)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
