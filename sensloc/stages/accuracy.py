@@ -8,12 +8,13 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from sensloc.engine import units
+from sensloc.engine.pool import by_actor
 from sensloc.heatmaps import MAIN
 from sensloc.heatmaps.maker import Seen
 from sensloc.heatmaps.passes import PREDICTED
-from sensloc.images.decode import Pixels
 from sensloc.images.fetch import ImageError
-from sensloc.stages.network import by_actor, map_maker
+from sensloc.images.pixels import Pixels
+from sensloc.stages.network import map_maker
 from sensloc.store.files import load_unit
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
