@@ -28,11 +28,10 @@ STAGES = {
     "foreground": "Learn the read-out of the foreground map, from some of the images.",
     "sensitivity": "Make the map of every image, by one backward pass.",
     "fit": "Learn the linear map, and choose on validation.",
-    "evaluate": "Predict the boxes of the test images, and count CorLoc.",
     "figure": "Draw ten test images with their maps and boxes: examples.png.",
     "localizer": "Learn the confidence, and write all that `sensloc predict` needs.",
 }
-"""Name -> description of the stages that are commands too; those before one must be complete."""
+"""Name -> description of the stages that are commands beside ``evaluate``, which is more."""
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +240,36 @@ def predict(
     localizer = absolute(run)
     boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
     execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
+
+
+@app.command()
+@errors_as_messages()
+def evaluate(
+    run: Annotated[
+        str, typer.Argument(help="A finished run, or a copy of its localizer/; or see above.")
+    ],
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A TOML file, of which the name, data set and resources are taken."),
+    ] = None,
+    data: Data = None,
+    output: Output = None,
+    changes: Changes = None,
+) -> None:
+    """Judge a finished RUN on all images of the annotated data set of a CONFIG, into --output.
+
+    `sensloc evaluate CONFIG` is a single stage: that run's own test images are judged.
+    """
+    if config is None:
+        return on_config(_stage("evaluate"))(run, data, output, changes)
+    if output is None:
+        sys.exit("error: name a folder or URL for the evaluation: --output")
+    from sensloc.stages import other_data
+    from sensloc.stages.fitted import FittedRun
+
+    fitted = FittedRun.read(run)
+    elsewhere = RunDir.open(fitted.config_on(config, data, output, changes or ()))
+    execute(elsewhere, lambda elsewhere: other_data.judge(elsewhere, fitted))
 
 
 @app.command()

@@ -95,7 +95,7 @@ def test_the_facts_are_those_of_the_judged_images(small_run: RunDir) -> None:
 def test_a_copy_of_the_folder_is_enough(small_run: RunDir, tmp_path: Path) -> None:
     copy = shutil.copytree(small_run.path("localizer"), tmp_path / "anywhere")
     assert {file.name for file in copy.iterdir()} == {
-        "localizer.json", "method.npz", "readout.npz", "classifier.pt",
+        "localizer.json", "method.npz", "methods", "readout.npz", "classifier.pt",
     }  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     here, there = (Localizer.load(url).find(pixels, pixels) for url in (small_run.url, copy))
@@ -138,6 +138,10 @@ def test_other_weights_and_other_folders_are_refused(small_run: RunDir, tmp_path
         Localizer.load(copy)
     with pytest.raises(LocalizerError, match=f"{tmp_path}: no localizer there"):
         Localizer.load(tmp_path)
+    (copy / "localizer.json").write_text(json.dumps(facts))
+    (copy / "method.npz").unlink()
+    with pytest.raises(LocalizerError, match=f"{copy}/method.npz: no such file: the folder was"):
+        Localizer.load(copy)
 
 
 # --------------------------------------------------------------------------- on a cluster

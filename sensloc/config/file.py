@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -23,6 +23,7 @@ def load_config(
     data: str | None = None,
     output: str | None = None,
     changes: Sequence[str] = (),
+    fixed: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read a run's TOML file.
 
@@ -31,6 +32,7 @@ def load_config(
         data: replaces ``dataset.root``.
         output: replaces ``output``.
         changes: "section.key=value", the value as in TOML; quotes may be left out.
+        fixed: sections of a fitted run, which take the place of the file's; no change is of these.
 
     Returns:
         The config; its local paths are made absolute, since workers run elsewhere.
@@ -48,6 +50,9 @@ def load_config(
         raw["output"] = output
     for change in changes:
         _change(raw, change)
+        if (section := change.partition(".")[0].strip()) in (fixed or {}):
+            raise ConfigError(f"--set {change}: [{section}] is that of the fitted run")
+    raw |= fixed or {}
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -71,6 +76,8 @@ def read_config(path: str) -> str:
         raise ConfigError(f"{path}: no such config file; the named configs are {names}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: a folder, not a TOML file such as those in conf/") from error
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

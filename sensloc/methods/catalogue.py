@@ -15,6 +15,9 @@ from sensloc import heatmaps
 CALIBRATED = "_calibrated"
 """The end of the name of a linear map's calibrated twin."""
 
+BY_PREDICTED = "_predicted"
+"""The end of a method's name where its maps are of the predicted class, beside the true one's."""
+
 MEAN_BOX, TUNED_BOX = "constant_mean", "constant_tuned"
 """The run's own baselines."""
 
@@ -229,8 +232,8 @@ METHODS: Mapping[str, Entry] = {
 
 
 def base(name: str) -> str:
-    """Return the name without its calibration."""
-    return name.removesuffix(CALIBRATED)
+    """Return the name without its calibration, and whatever class its maps are of."""
+    return name.removesuffix(BY_PREDICTED).removesuffix(CALIBRATED)
 
 
 def entry(name: str) -> Entry:
@@ -240,7 +243,9 @@ def entry(name: str) -> Entry:
 
 def title(name: str) -> str:
     """Return what a row of the table is, in a few words."""
-    return entry(name).title + (", calibrated" if name.endswith(CALIBRATED) else "")
+    own = name.removesuffix(BY_PREDICTED)
+    calibrated = ", calibrated" if own.endswith(CALIBRATED) else ""
+    return entry(own).title + calibrated + (", predicted class" if own != name else "")
 
 
 def with_twins(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import fsspec
 from pydantic import ValidationError
 
 from sensloc.config import Sensitivity
-from sensloc.errors import SenslocError
+from sensloc.errors import SenslocError, one_line
 from sensloc.networks.sources import AnyClassifier
 from sensloc.prediction.confidence import Confidence, ConfidenceBin
 from sensloc.sections import Section
@@ -58,6 +58,8 @@ class LocalizerFacts(Section):
         names: of these classes, for people.
         sensitivity: how maps are made.
         method: the name of the method in the run's table.
+        methods: all that the run has fitted, each a file of the folder ``methods``; none in a
+            localizer that was written before there were any.
         looks: how often an image is looked at: 2 with a second look.
         iou: the IoU from which a box was right.
         confidence: the chance that a box is right, from its evidence.
@@ -75,11 +77,45 @@ class LocalizerFacts(Section):
     names: tuple[str, ...]
     sensitivity: Sensitivity
     method: str
+    methods: tuple[str, ...] = ()
     looks: int
     iou: float
     confidence: Confidence
     validation: HeldOutAccuracy
     test: HeldOutAccuracy
+
+    def require_weights(self, weights: str, where: str) -> None:
+        """Make sure that a network is the run's.
+
+        Args:
+            weights: The hash of its weights.
+            where: The localizer, for the message.
+
+        Raises:
+            LocalizerError: It is another one.
+        """
+        if weights != self.weights:
+            raise LocalizerError(
+                f"{where}: the network's weights are not those of the run (their hash is "
+                f"{weights}, not {self.weights}): install the package versions of "
+                "localizer.json's run"
+            )
+
+
+def read_file(url: str) -> bytes:
+    """Return a file that a localizer, or the run that it is of, must have.
+
+    Raises:
+        LocalizerError: It is not there.
+    """
+    try:
+        with fsspec.open(url, "rb") as file:
+            return bytes(file.read())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LocalizerError(
+            f"{url}: no such file: the folder was copied in part, or is of an earlier version of "
+            "sensloc: copy the whole folder localizer/ of the run, or name the run itself"
+        ) from error
 
 
 def read_facts(url: str) -> tuple[str, LocalizerFacts]:
@@ -96,15 +132,17 @@ def read_facts(url: str) -> tuple[str, LocalizerFacts]:
         try:
             with fsspec.open(f"{folder}/localizer.json", "rb") as file:
                 content: Any = json.load(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except ValueError as error:
             raise LocalizerError(f"{folder}/localizer.json: not a JSON file: {error}") from error
         try:
             return folder, LocalizerFacts.model_validate(content)
         except ValidationError as error:
+            made_by = content.get("version", "?") if isinstance(content, dict) else "?"
             raise LocalizerError(
-                f"{folder}/localizer.json: not of this version of sensloc: {error}"
+                f"{folder}/localizer.json: not of this version of sensloc but of {made_by}: use "
+                f"that one, or make the run again with this one ({one_line(str(error))})"
             ) from error
     raise LocalizerError(
         f"{url}: no localizer there: finish that run (see `sensloc status`), or name its folder"

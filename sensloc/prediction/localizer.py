@@ -4,7 +4,8 @@ The folder is ``localizer/`` of a run directory. It may be copied anywhere::
 
     localizer.json    what the run did: network, maps, classes, confidence
     method.npz        the fitted method, see ``sensloc.methods.saved``
-    readout.npz       the foreground's read-out, only where the method reads that map
+    readout.npz       the foreground's read-out, only where the run has one
+    methods/*.npz     every method that the run has fitted: what `sensloc evaluate` judges
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
@@ -13,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -29,7 +29,7 @@ from sensloc.images.pixels import Pixels
 from sensloc.methods import OfMaps, saved
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.prediction.confidence import evidence
-from sensloc.prediction.facts import METHOD, READOUT, LocalizerError, LocalizerFacts, read_facts
+from sensloc.prediction.facts import METHOD, READOUT, LocalizerFacts, read_facts, read_file
 from sensloc.prediction.looks import Looker, Source
 
 
@@ -111,12 +111,7 @@ class Localizer:
         folder, facts = read_facts(str(url))
         config = facts.classifier
         network = config.load(f"{folder}/classifier.pt")
-        if (weights := weights_hash(network)) != facts.weights:
-            raise LocalizerError(
-                f"{folder}: the network's weights are not those of the run (their hash is "
-                f"{weights}, not {facts.weights}): install the package versions of "
-                "localizer.json's run"
-            )
+        facts.require_weights(weights_hash(network), folder)
         method, _ = _unpacked(f"{folder}/{METHOD}")
         box, maps = saved.of_maps(method), facts.sensitivity
         names = names_of(box.columns)
@@ -190,8 +185,7 @@ class Localizer:
 
 def _unpacked(url: str) -> tuple[Any, Any]:
     """Return the value of a saved file, and its facts."""
-    with fsspec.open(url, "rb") as file:
-        return saved.unpack(file.read(), url)
+    return saved.unpack(read_file(url), url)
 
 
 def _open(image: AnyImage) -> Pixels:

@@ -114,37 +114,83 @@ def corloc_rows(corloc: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def protocol_sentence(config: Config) -> str:
-    """Return the sentence that says what CorLoc means in this run."""
-    label = (
-        "the true class (GT-known)"
-        if config.sensitivity.label == "truth"
-        else "the predicted class"
-    )
+def taken_from(stages: Mapping[str, Row]) -> Row | None:
+    """Return what a run directory says of the fitted run that it judges on other data.
+
+    Args:
+        stages: those of ``run.json``.
+
+    Returns:
+        run (its name), url, config_hash, label ("truth" or "predicted", of its own maps), constant
+        (the tuned box, or None), images_unknown and classes_unknown (to the network); None in a run
+        that is fitted itself.
+    """
+    found: Row | None = stages.get("classifier", {}).get("taken_from")
+    return found
+
+
+def protocol_sentence(config: Config, other: Row | None = None) -> str:
+    """Return the sentence that says what CorLoc means in this run.
+
+    Args:
+        config: the run's.
+        other: the fitted run that it judges, see ``taken_from``.
+    """
+    truth = (other["label"] if other else config.sensitivity.label) == "truth"
+    label = "the true class (GT-known)" if truth else "the predicted class"
+    if truth and other:
+        label += ", where a row says so of the predicted one"
+    images = "All images of the data set" if other else "Test split"
     return (
-        f"Test split, IoU >= {config.evaluate.iou:g} with any ground-truth box, continuous "
+        f"{images}, IoU >= {config.evaluate.iou:g} with any ground-truth box, continuous "
         f"coordinates; maps of {label}; 95 % bootstrap intervals over images. Headroom: how far of "
-        "the way from the tuned constant box, which looks at no image, to 100 %."
+        f"the way from the tuned constant box{_whose(other)}, which looks at no image, to 100 %."
+        f"{_unknown(other)}"
     )
 
 
-def corloc_markdown(corloc: pa.Table, config: Config, errors: int = 0) -> str:
+def _whose(other: Row | None) -> str:
+    """Return by which images the constant box was tuned, and which it is."""
+    if other is None:
+        return ""
+    x0, y0, x1, y1 = other["constant"]
+    return (
+        f" ({x0:.2f}, {y0:.2f}, {x1:.2f}, {y1:.2f} of the image: tuned on the train images of "
+        f"{other['run']}, not on these), on the same images"
+    )
+
+
+def _unknown(other: Row | None) -> str:
+    """Return how many images have a class that the network lacks, and where they count."""
+    if other is None or not other["images_unknown"]:
+        return ""
+    return (
+        f" {other['images_unknown']:,} images are of {other['classes_unknown']:,} classes that the "
+        "network lacks: they count where no true class is needed."
+    )
+
+
+def corloc_markdown(
+    corloc: pa.Table, config: Config, errors: int = 0, other: Row | None = None
+) -> str:
     """Return ``table.md``: one row per method, and what its numbers mean.
 
     Args:
         corloc: rows of ``tables.CORLOC``.
         config: the run's.
         errors: test images that have one.
+        other: the fitted run that is judged, see ``taken_from``.
     """
     body = grid(table_lines(CORLOC_COLUMNS, corloc_rows(corloc)))
     not_counted = f" {errors:,} test images with errors are not counted." if errors else ""
-    return f"# {config.name}: CorLoc\n\n{body}\n\n{protocol_sentence(config)}{not_counted}\n"
+    sentence = protocol_sentence(config, other)
+    return f"# {config.name}: CorLoc\n\n{body}\n\n{sentence}{not_counted}\n"
 
 
-def corloc_text(corloc: pa.Table, config: Config) -> str:
+def corloc_text(corloc: pa.Table, config: Config, other: Row | None = None) -> str:
     """Return the run's table for a terminal, and what its numbers mean."""
     body = aligned(table_lines(CORLOC_COLUMNS, corloc_rows(corloc)))
-    return f"{body}\n\n{protocol_sentence(config)}"
+    return f"{body}\n\n{protocol_sentence(config, other)}"
 
 
 def pace(sensitivity: Row) -> str:
@@ -176,7 +222,7 @@ def summary(corloc: pa.Table, config: Config, facts: Row, url: str) -> str:
         f"sensitivity maps: {pace(sensitivity)}, {sensitivity['errors']} errors",
         f"classifier top-1: {top1}",
         "",
-        corloc_text(corloc, config),
+        corloc_text(corloc, config, taken_from(stages)),
         "",
         f"tables, figure and methods: {url}",
         f"  open {url}/report.html; {url}/examples.png and table.md are parts of it",

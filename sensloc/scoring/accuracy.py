@@ -3,7 +3,7 @@
 Which images count, and what is right, ``counts`` says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any
 
@@ -86,10 +86,22 @@ def _percent(group: Mapping[str, Any]) -> float:
 
 def breakdown(judged: Judged, resamplings: int, seed: int, threshold: float = 0.5) -> pa.Table:
     """Return the table ``BREAKDOWN``: by object area, classifier right or wrong, source, class."""
-    table, rows = judged.counts(threshold), []
+    return by_groups(judged.counts(threshold), judged.methods, resamplings, seed)
+
+
+def by_groups(table: pa.Table, methods: Iterable[str], resamplings: int, seed: int) -> pa.Table:
+    """Return ``BREAKDOWN`` of methods that need not be judged on the same images.
+
+    Args:
+        table: The counts, see ``counts``.
+        methods: In the order of the rows.
+        resamplings: Those of the bootstrap.
+        seed: That of the bootstrap.
+    """
+    rows = []
     orders = {"area": counts.AREA_GROUPS, "recognised": counts.RECOGNISED}
     by_kind = {by: counts.groups(table, by) for by in ("area", "recognised", "source", "class")}
-    for method in judged.methods:
+    for method in methods:
         for by, kinds in by_kind.items():
             there = kinds[method]
             for name in orders.get(by, sorted(there)):

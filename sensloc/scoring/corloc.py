@@ -86,7 +86,12 @@ def class_mean(
         raise ValueError("CorLoc of no images")
     draws = np.random.default_rng(seed).binomial(total, right / total, (resamplings, len(total)))
     low, high = np.percentile((draws / total).mean(1), [2.5, 97.5])
-    return Interval(100 * float((right / total).mean()), 100 * float(low), 100 * float(high))
+    return Interval(mean(right, total), 100 * float(low), 100 * float(high))
+
+
+def mean(correct: npt.ArrayLike, images: npt.ArrayLike) -> float:
+    """Return the mean of shares in percent, each of ``correct`` [c] among ``images`` [c]."""
+    return 100 * float((np.asarray(correct) / np.asarray(images)).mean())
 
 
 def headroom(percent: float, constant: float | None) -> float | None:

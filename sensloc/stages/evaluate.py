@@ -1,7 +1,7 @@
 """The fitted methods on the test set: predictions, CorLoc and the table."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from sensloc.boxes import Boxes, area, iou, largest
 from sensloc.config import Evaluate
 from sensloc.engine import cluster, units
 from sensloc.methods import Method, catalogue
-from sensloc.report.text import corloc_markdown
+from sensloc.report.text import corloc_markdown, taken_from
 from sensloc.rows import true_boxes
 from sensloc.scoring import corloc, counts
+from sensloc.scoring.accuracy import by_groups
 from sensloc.stages.fit import fitted_methods
 from sensloc.store import tables
 from sensloc.store.files import load, parquet, stamp
@@ -23,32 +24,60 @@ from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
 
+OUTPUTS = ("predictions", "corloc", "breakdown.parquet", "table.md")
+"""What the stage writes."""
+
 CARRIED = ("image_id", "wnid", "class_name", "split", "source")
 
 
 def evaluate(run: RunDir) -> None:
-    """``sensitivity/`` (test) and ``methods/`` -> ``predictions/``, ``corloc/``, ``table.md``.
+    """``sensitivity/`` (test) and ``methods/`` -> ``predictions/``, and what is counted of it.
 
     Raises:
         RunError: No test image is left.
     """
-    methods, config = fitted_methods(run), run.config
-    with run.stage("evaluate", "predictions", "corloc", "table.md") as facts:
+    methods = fitted_methods(run)
+    with run.stage("evaluate", *OUTPUTS) as facts:
         files = {unit: unit for unit in units.names(run, "sensitivity")}
         units.each(run, "predictions", files, judge, methods)
-        columns, threshold = list(counts.COLUMNS), config.evaluate.iou
-        table = counts.merge(
-            cluster.over_files(run, "predictions", columns, counts.count, threshold, errors=True)
+        facts |= write_corloc(run, list(methods))
+
+
+def write_corloc(run: RunDir, methods: Sequence[str]) -> dict[str, int]:
+    """``predictions/`` -> ``corloc/``, ``breakdown.parquet``, ``table.md``.
+
+    Args:
+        run: The run directory.
+        methods: In the order of the tables; the first needs no class.
+
+    Returns:
+        How many test images there are, and how many have an error.
+
+    Raises:
+        RunError: No test image is left, of all methods or of one.
+    """
+    config, columns = run.config, list(counts.COLUMNS)
+    table = counts.merge(
+        cluster.over_files(
+            run, "predictions", columns, counts.count, config.evaluate.iou, errors=True
         )
-        left_out = counts.groups(table, "left out").get(next(iter(methods)), {})
-        errors = sum(row["n_images"] for row in left_out.values())
-        corlocs = corloc_table(table, list(methods), config.evaluate)
-        if len(corlocs) == 0:
-            raise RunError(f"{run.at('sensitivity')}: no test image without an error")
-        run.write("corloc/corloc.parquet", parquet(corlocs, stamp(run)))
-        run.write("table.md", corloc_markdown(corlocs, config, errors))
-        facts |= {"test_images": corlocs["n_images"][0].as_py(), "test_errors": errors}
+    )
+    corlocs = corloc_table(table, methods, config.evaluate)
+    if set(methods) - set(corlocs["method"].to_pylist()):
+        raise RunError(f"{run.at('sensitivity')}: no test image without an error")
+    left_out = counts.groups(table, "left out").get(methods[0], {})
+    facts = {
+        "test_images": corlocs["n_images"][0].as_py(),
+        "test_errors": sum(row["n_images"] for row in left_out.values()),
+    }
+    draws = (config.evaluate.bootstrap, config.evaluate.seed)
+    groups = by_groups(table, methods, *draws)
+    run.write("corloc/corloc.parquet", parquet(corlocs, stamp(run)))
+    run.write("breakdown.parquet", parquet(groups, stamp(run)))
+    other = taken_from(run.stages())
+    run.write("table.md", corloc_markdown(corlocs, config, facts["test_errors"], other))
     log.info("evaluate: %(test_images)d test images, and %(test_errors)d with errors", facts)
+    return facts
 
 
 def judge(run: RunDir, unit: str, methods: Mapping[str, Method]) -> pa.Table:
@@ -157,31 +186,34 @@ def corloc_table(table: pa.Table, methods: Sequence[str], config: Evaluate) -> p
         config: The bootstrap's.
     """
     by_method = counts.groups(table, "class")
-    draws = (config.bootstrap, config.seed)
+    constant = by_method.get(catalogue.TUNED_BOX, {})
     rows: list[dict[str, Any]] = []
     for method in methods:
-        classes = [by_method[method][wnid] for wnid in sorted(by_method.get(method, {}))]
-        if not classes:
-            continue
-        images, correct = ([row[k] for row in classes] for k in ("n_images", "n_correct"))
-        over = {"method": method, "n_images": sum(images), "n_correct": sum(correct)}
-        overall = corloc.share(sum(correct), sum(images), *draws)
-        class_mean = corloc.class_mean(correct, images, *draws)
-        rows.append(over | {"scope": "overall"} | _interval(overall))
-        rows.append(over | {"scope": "class mean"} | _interval(class_mean))
-        for row in classes:
-            within = corloc.share(row["n_correct"], row["n_images"], *draws)
-            rows.append({**row, "scope": "class", "wnid": row["group"], **_interval(within)})
-    constant = {
-        (row["scope"], row.get("wnid")): row["corloc"]
-        for row in rows
-        if row["method"] == catalogue.TUNED_BOX
-    }
-    for row in rows:
-        same_images = constant.get((row["scope"], row.get("wnid")))
-        row["headroom"] = corloc.headroom(row["corloc"], same_images)
+        wnids = sorted(classes := by_method.get(method, {}))
+        compared = [constant[wnid] for wnid in wnids if wnid in constant]
+        floors = [corloc.mean(*shares) for _, *shares in _scopes(compared)]
+        same_images = floors if len(compared) == len(wnids) else [None] * (2 + len(wnids))
+        scopes = _scopes([classes[wnid] for wnid in wnids])
+        for (columns, correct, images), floor in zip(scopes, same_images, strict=True):
+            value = corloc.class_mean(correct, images, config.bootstrap, config.seed)
+            percent = {"corloc": value.value, "ci_low": value.low, "ci_high": value.high}
+            headroom = corloc.headroom(value.value, floor)
+            rows.append({**columns, "method": method, **percent, "headroom": headroom})
     return pa.Table.from_pylist(rows, tables.CORLOC)
 
 
-def _interval(interval: corloc.Interval) -> dict[str, float]:
-    return {"corloc": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+Shares = tuple[dict[str, Any], list[int], list[int]]
+"""Columns of a row of ``tables.CORLOC``, and the right images [c] among images [c] of it."""
+
+
+def _scopes(classes: Sequence[Mapping[str, Any]]) -> Iterator[Shares]:
+    """Yield the shares of a method's counts by class: of all images, of all classes, of each."""
+    images, correct = ([row[k] for row in classes] for k in ("n_images", "n_correct"))
+    if not classes:
+        return
+    total = {"n_images": sum(images), "n_correct": sum(correct)}
+    yield total | {"scope": "overall"}, [sum(correct)], [sum(images)]
+    yield total | {"scope": "class mean"}, correct, images
+    for row in classes:
+        columns = {**row, "scope": "class", "wnid": row["group"]}
+        yield columns, [row["n_correct"]], [row["n_images"]]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import sensloc
 from sensloc.engine import units
 from sensloc.engine.batches import Worker
-from sensloc.engine.chain import DECODE, FILE, Chain, write_units
+from sensloc.engine.chain import DECODE, Chain, write_units
 from sensloc.heatmaps import SECOND, names_of
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.pixels import Pixels
@@ -27,7 +27,8 @@ from sensloc.prediction.facts import READOUT as READOUT_FILE
 from sensloc.rows import true_boxes, vectors
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
-from sensloc.stages.network import looker, require_same_weights
+from sensloc.stages.network import require_same_weights
+from sensloc.stages.other_class import OtherClass
 from sensloc.stages.readout_file import readouts_of
 from sensloc.store import tables
 from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
@@ -36,6 +37,8 @@ from sensloc.store.run import RunDir, RunError
 log = logging.getLogger(__name__)
 
 JUDGED, CONFIDENCE = "judged", "confidence"
+OUTPUTS = ("localizer", JUDGED, CONFIDENCE)
+"""What the stage writes."""
 
 COLUMNS = (
     "image_id", "uri", "content", "split", "class_index", "predicted_index", "probability", "boxes",
@@ -56,28 +59,14 @@ def localizer(run: RunDir) -> None:
     """
     run.require("evaluate")
     weights = require_same_weights(run)
-    outputs = ("localizer", JUDGED, CONFIDENCE)
     name = method_of(run)
     of = {"weights": weights, "method": name}
-    with run.stage("localizer", *outputs, of=of) as facts:
+    with run.stage("localizer", *OUTPUTS, of=of) as facts:
         write_units(chain(run, name), {unit: unit for unit in units.names(run, "sensitivity")})
-        columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
-        rows = load(run, run.files(JUDGED), columns, errors=True)
-        errors = errors_of(rows)
-        parts = {name: _of(rows, name) for name in ("validation", "test")}
-        if any(len(right) == 0 for _, right in parts.values()):
-            raise RunError(f"{run.at(JUDGED)}: no validation or no test image without an error")
-        confidence = Confidence.fit(*parts["validation"])
-        judged = {name: _judged(confidence, *part) for name, part in parts.items()}
-        run.write(f"{CONFIDENCE}/confidence.parquet", _promised(run, rows, confidence))
-        _export(run, name, weights, confidence, judged)
-        facts |= {"method": name, "rows": len(rows), "errors": errors}
-        facts |= judged["test"].model_dump(exclude={"reliability", "images"})
-    log.info(
-        "localizer: %(method)s, CorLoc %(corloc).1f %% by predicted classes, confidence "
-        "%(confidence).1f %%, expected calibration error %(calibration_error).1f points",
-        facts,
-    )
+        rows = judged_rows(run)
+        confidence = Confidence.fit(*_of(run, rows, "validation"))
+        kept = {name: accuracy(run, rows, confidence, name) for name in ("validation", "test")}
+        facts |= finish(run, rows, _facts(run, name, weights, confidence, kept))
 
 
 def method_of(run: RunDir) -> str:
@@ -125,63 +114,77 @@ class Judge(Worker):
     """The run's network and a fitted method: how right are the boxes of predicted classes?"""
 
     def __init__(self, device: str, run: RunDir, method: OfMaps) -> None:
-        self.config, self.method = run.config, method
-        self.look = looker(run, names_of(method.columns), device)
+        self.threshold, self.method = run.config.evaluate.iou, method
+        self.of_class = OtherClass(run, method.columns, device)
 
     def __call__(self, rows: pa.Table, pixels: Pixels) -> pa.Table:
         """Return the rows with the maps and the probability of the predicted class."""
-        wanted = np.flatnonzero(np.asarray(pc.and_(rows[DECODE], pc.is_null(rows["error"]))))
-        if len(wanted) == 0:
-            return rows
-        files = rows[FILE].take(pa.array(wanted)).to_pylist() if self.look.twice else ()
-        seen = self.look(pixels[wanted], np.full(len(wanted), PREDICTED), files)
-        errors = np.array(rows["error"].to_pylist(), object)
-        errors[wanted[~seen.finite]] = "the derivative is not finite"
-        at = wanted[seen.finite]
-        probability = np.array(rows["probability"].to_pylist(), np.float32)
-        probability[at] = seen.probability[seen.finite]
-        new = {
-            "probability": pa.array(probability, pa.float32()),
-            "error": pa.array(errors, pa.string()),
-        }
-        read = seen.columns()
-        for name in self.method.columns:
-            values, maps = read[name], vectors(rows, name).copy()
-            maps[at] = values[seen.finite]
-            new[name] = tables.fixed(maps, pa.float32())
-        return pa.table({name: rows[name] for name in rows.column_names} | new, rows.schema)
+        return self.of_class(rows, pixels, np.full(len(rows), PREDICTED))
 
     def whole(self, rows: pa.Table) -> pa.Table:
         """Return rows of ``tables.JUDGED``."""
-        if len(rows) == 0:
-            return tables.JUDGED.empty_table()
-        maps = {name: vectors(rows, name) for name in self.method.columns}
-        probability = np.array(rows["probability"], np.float64)
-        boxes = self.method.of_maps(maps)
-        first = maps[self.method.columns[0]]
-        iou = corloc.best_iou(boxes, true_boxes(rows))
-        right = pa.array(iou >= self.config.evaluate.iou)
-        columns = {
-            "image_id": rows["image_id"],
-            "split": rows["split"],
-            "recognised": pc.equal(rows["predicted_index"], rows["class_index"]),
-            "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
-            "iou": iou.astype(np.float32),
-            "evidence": tables.fixed(evidence(probability, boxes, first), pa.float64()),
-            "correct": pc.if_else(pc.is_null(rows["error"]), right, None),
-            "error": rows["error"],
-        }
-        return pa.table(columns, tables.JUDGED)
+        return judged(rows, self.method, self.threshold)
 
 
-def _of(rows: pa.Table, split: str) -> tuple[Any, Any]:
-    """Return the evidence [n, k] and the outcomes [n] of a set's rows without an error."""
+def judged(rows: pa.Table, method: OfMaps, threshold: float) -> pa.Table:
+    """Return ``tables.JUDGED`` of n rows, whose maps are of the predicted class.
+
+    Args:
+        rows: ``COLUMNS``, and the maps that the method reads, which are not null.
+        method: It gets the boxes.
+        threshold: The IoU from which a box is right.
+    """
+    if len(rows) == 0:
+        return tables.JUDGED.empty_table()
+    maps = {name: vectors(rows, name) for name in method.columns}
+    probability = np.array(rows["probability"], np.float64)
+    boxes = method.of_maps(maps)
+    first = maps[method.columns[0]]
+    iou = corloc.best_iou(boxes, true_boxes(rows))
+    columns = {
+        "image_id": rows["image_id"],
+        "split": rows["split"],
+        "recognised": pc.equal(rows["predicted_index"], rows["class_index"]),
+        "box": tables.fixed(boxes.astype(np.float32), pa.float32()),
+        "iou": iou.astype(np.float32),
+        "evidence": tables.fixed(evidence(probability, boxes, first), pa.float64()),
+        "correct": pc.if_else(pc.is_null(rows["error"]), pa.array(iou >= threshold), None),
+        "error": rows["error"],
+    }
+    return pa.table(columns, tables.JUDGED)
+
+
+def judged_rows(run: RunDir) -> pa.Table:
+    """Return ``judged/`` but for the boxes, rows with an error among them."""
+    columns = ["image_id", "split", "recognised", "iou", "evidence", "correct", "error"]
+    return load(run, run.files(JUDGED), columns, errors=True)
+
+
+def _of(run: RunDir, rows: pa.Table, split: str) -> tuple[Any, Any]:
+    """Return the evidence [n, k] and the outcomes [n] of a set's rows without an error.
+
+    Raises:
+        RunError: There are none.
+    """
     good = rows.filter((pc.field("split") == split) & pc.field("error").is_null())
+    if len(good) == 0:
+        raise RunError(f"{run.at(JUDGED)}: no {split} image without an error")
     return vectors(good, "evidence"), np.array(good["correct"], bool)
 
 
-def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
-    """Return how well a confidence keeps what it promises on evidence [n, k] and outcomes [n]."""
+def accuracy(run: RunDir, rows: pa.Table, confidence: Confidence, split: str) -> HeldOutAccuracy:
+    """Return how right the boxes of a set are, and how well a confidence keeps its promise.
+
+    Args:
+        run: The run directory.
+        rows: See ``judged_rows``.
+        confidence: What promises.
+        split: The set.
+
+    Raises:
+        RunError: It has no image without an error.
+    """
+    seen, right = _of(run, rows, split)
     chance = confidence(seen)
     bins = reliability(chance, right)
     return HeldOutAccuracy(
@@ -193,6 +196,20 @@ def _judged(confidence: Confidence, seen: Any, right: Any) -> HeldOutAccuracy:
     )
 
 
+def finish(run: RunDir, rows: pa.Table, facts: LocalizerFacts) -> dict[str, Any]:
+    """Write ``confidence/`` and ``localizer/``, and return the facts of the stage."""
+    run.write(f"{CONFIDENCE}/confidence.parquet", _promised(run, rows, facts.confidence))
+    _export(run, facts)
+    said = {"method": facts.method, "rows": len(rows), "errors": errors_of(rows)}
+    said |= facts.test.model_dump(exclude={"reliability", "images"})
+    log.info(
+        "localizer: %(method)s, CorLoc %(corloc).1f %% by predicted classes, confidence "
+        "%(confidence).1f %%, expected calibration error %(calibration_error).1f points",
+        said,
+    )
+    return said
+
+
 def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
     """Return ``tables.CONFIDENCE`` as the bytes of its file."""
     good = rows.filter(pc.is_null(rows["error"])).sort_by("image_id")
@@ -201,20 +218,20 @@ def _promised(run: RunDir, rows: pa.Table, confidence: Confidence) -> bytes:
     return parquet(table.cast(tables.CONFIDENCE), stamp(run))
 
 
-def _export(
+def _facts(
     run: RunDir,
     name: str,
     weights: str,
     confidence: Confidence,
-    judged: Mapping[str, HeldOutAccuracy],
-) -> None:
-    """Write the folder ``localizer``: the facts last, so that it is whole when they are there."""
+    accuracies: Mapping[str, HeldOutAccuracy],
+) -> LocalizerFacts:
+    """Return what the run's localizer says of itself."""
     config = run.config
     wnids = tuple(class_indices(config.classifier))
     classifier = config.classifier
     if classifier.classes != "imagenet1k":  # a file that may not be where this folder goes
         classifier = classifier.model_copy(update={"classes": wnids})
-    facts = LocalizerFacts(
+    return LocalizerFacts(
         format=FORMAT,
         version=sensloc.__version__,
         run=config.name,
@@ -225,16 +242,22 @@ def _export(
         names=class_names(config.classifier),
         sensitivity=config.sensitivity,
         method=name,
+        methods=catalogue.of_run(config.maps),
         looks=1 + (name == catalogue.SECOND_LOOK),
         iou=config.evaluate.iou,
         confidence=confidence,
-        validation=judged["validation"],
-        test=judged["test"],
+        validation=accuracies["validation"],
+        test=accuracies["test"],
     )
-    run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(name)))
-    if name in (catalogue.FOREGROUND, catalogue.SECOND_LOOK):
-        whole, *_ = readouts_of(run)
-        run.write(f"localizer/{READOUT_FILE}", saved.pack((whole,), {}))
-    if isinstance(config.classifier, SceneNet):
+
+
+def _export(run: RunDir, facts: LocalizerFacts) -> None:
+    """Write the folder ``localizer``: the facts last, so that it is whole when they are there."""
+    for name in facts.methods:
+        run.write(f"localizer/{saved.place(name)}", run.read(saved.place(name)))
+    run.write(f"localizer/{METHOD_FILE}", run.read(saved.place(facts.method)))
+    if run.config.foreground.looks:
+        run.write(f"localizer/{READOUT_FILE}", saved.pack(readouts_of(run)[:1], {}))
+    if isinstance(run.config.classifier, SceneNet):
         run.write("localizer/classifier.pt", run.read("classifier.pt"))
     run.write("localizer/localizer.json", facts.model_dump_json(indent=2))  # last

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from itertools import pairwise
 from threading import Thread
@@ -14,7 +14,10 @@ from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
 
-STAGES: Mapping[str, str] = {
+Stage = str | Callable[[RunDir], None]
+"""The module of a stage, which has a function of the stage's name, or the stage itself."""
+
+STAGES: Mapping[str, Stage] = {
     "manifest": "sensloc.stages.manifest",
     "classifier": "sensloc.stages.classifier",
     "foreground": "sensloc.stages.foreground",
@@ -25,24 +28,32 @@ STAGES: Mapping[str, str] = {
     "localizer": "sensloc.stages.localizer",
     "report": "sensloc.stages.views.report",
 }
-"""The stages in their order, and the module of each, which has a function of the stage's name. Each
-is imported when it is needed: the first one needs no torch, the last one alone needs Altair."""
+"""The stages in their order. Each is imported when it is needed: the first one needs no torch, the
+last one alone needs Altair."""
 
 
-def run_stage(run: RunDir, name: str) -> None:
+def run_stage(run: RunDir, name: str, stage: Stage | None = None) -> None:
     """Run one stage.
 
+    Args:
+        run: the run directory.
+        name: of the stage.
+        stage: the stage; None for the one of ``STAGES``.
+
     Raises:
-        SenslocError: It cannot be completed; what is written stays.
+        SenslocError: it cannot be completed; what is written stays.
     """
-    getattr(import_module(STAGES[name]), name)(run)
+    stage = stage or STAGES[name]
+    call = getattr(import_module(stage), name) if isinstance(stage, str) else stage
+    call(run)
 
 
-def run_all(run: RunDir) -> str:
+def run_all(run: RunDir, stages: Mapping[str, Stage] = STAGES) -> str:
     """Run every stage that is not complete yet, in order.
 
     Args:
         run: the run directory, new or begun.
+        stages: by name, in their order.
 
     Returns:
         The CorLoc table and where everything is, for a terminal.
@@ -50,11 +61,11 @@ def run_all(run: RunDir) -> str:
     Raises:
         SenslocError: a stage cannot be completed; what is written stays.
     """
-    for name, following in pairwise([*STAGES, None]):
-        if name and not run.finished(name):
+    for (name, stage), (_, following) in pairwise([*stages.items(), ("", None)]):
+        if not run.finished(name):
             log.info("%s: %s begins", run.config.name, name)
-            if following:  # it is imported while this one's work is waited for
-                Thread(target=import_module, args=(STAGES[following],)).start()
-            run_stage(run, name)
+            if isinstance(following, str):  # it is imported while this one's work is waited for
+                Thread(target=import_module, args=(following,)).start()
+            run_stage(run, name, stage)
     corloc = pq.read_table(io.BytesIO(run.read("corloc/corloc.parquet")))
     return summary(corloc, run.config, run.facts(), run.url)

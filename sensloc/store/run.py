@@ -17,7 +17,7 @@ import fsspec.core
 import pyarrow.fs as pafs
 
 from sensloc.config import Config
-from sensloc.errors import SenslocError
+from sensloc.errors import SenslocError, one_line
 from sensloc.store import lock, provenance, storage
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,10 @@ class RunDir:
         except FileNotFoundError as error:
             raise RunError(f"{url}: no run there (no run.json)") from error
         except (KeyError, ValueError) as error:
-            raise RunError(f"{url}/run.json: not of this version of sensloc: {error}") from error
+            raise RunError(
+                f"{url}/run.json: not of this version of sensloc: use the one that made it, or "
+                f"make the run again with this one ({one_line(str(error))})"
+            ) from error
         return cls(url, config)
 
     def _refuse(self, differences: list[str]) -> None:

@@ -140,8 +140,9 @@ function showCards() {
     (!name || card.name === name) && (!wanted || hit(card) === (wanted === "hit")));
   const order = $("g-order").value;
   if (order !== "drawn") chosen.sort((a, b) => (order === "low" ? 1 : -1) * (iou(a) - iou(b)));
-  const hits = chosen.filter(hit).length;
-  $("g-count").textContent = `${chosen.length} images: ${hits} hits, ${chosen.length - hits} misses`;
+  const hits = chosen.filter(hit).length, boxless = chosen.filter((card) => !card.predictions[method]).length;
+  $("g-count").textContent = `${chosen.length} images: ${hits} hits, ${chosen.length - hits} misses`
+    + (boxless ? `, ${boxless} of these without a box` : "");
   $("cards").replaceChildren(...chosen.slice(0, limit).map((card, i) => {
     const button = make("button", { class: "card", type: "button" },
       make("span", { class: "window" }, frame(card, method, "var(--window)")),

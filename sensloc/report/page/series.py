@@ -16,6 +16,13 @@ FASTEST = 1.0
 """Milliseconds per image: what takes less stands here in the chart."""
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of methods in the catalogue's order, those by predicted classes last."""
+    named, every = set(names), catalogue.with_twins(catalogue.METHODS)
+    predicted = (name + catalogue.BY_PREDICTED for name in every)
+    return [name for name in (*every, *predicted) if name in named]
+
+
 def charted_methods(available: Iterable[str]) -> list[str]:
     """Return the methods of the charts and the gallery, in the catalogue's order.
 
@@ -26,11 +33,12 @@ def charted_methods(available: Iterable[str]) -> list[str]:
         All of them that have a title, or ``catalogue.DRAWN`` alone where those are more than a
         chart can tell apart.
     """
-    names = set(available)
-    known = [name for name in catalogue.with_twins(catalogue.METHODS) if name in names]
+    known = in_order(available)
     if len(known) <= charts.MOST:
         return known
-    return [name for name in known if name in catalogue.DRAWN]
+    plain = (name for name in catalogue.DRAWN if name == catalogue.base(name))
+    drawn = catalogue.DRAWN | {name + catalogue.BY_PREDICTED for name in plain}
+    return [name for name in known if name in drawn]
 
 
 def chart_specs(findings: RunFindings) -> dict[str, charts.Spec]:

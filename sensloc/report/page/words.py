@@ -9,7 +9,9 @@ from operator import itemgetter
 from sensloc.methods import catalogue
 from sensloc.report import comparison, text
 from sensloc.report.page.findings import RunFindings
+from sensloc.report.page.series import in_order
 from sensloc.report.text import table_lines
+from sensloc.scoring import counts
 
 MOST_REASONS = 12
 """Reasons for errors that have a line of their own; the images of the others are one sum."""
@@ -43,10 +45,13 @@ def sentences(findings: RunFindings) -> dict[str, str]:
     calibrated = by_method[catalogue.CALIBRATED_MAIN]
     constant = by_method[catalogue.TUNED_BOX]
     validation, test = findings.localizer.validation, findings.localizer.test
+    other = text.taken_from(findings.stages)
+    images = "images of another data set" if other else "test images"
     return {
         "corloc": f"{reference['corloc']:.1f}",
-        "lead": (
-            f"The sensitivity map's box on {reference['n_images']:,} test images, 95 % interval "
+        "lead": _elsewhere(findings, other)
+        + (
+            f"The sensitivity map's box on {reference['n_images']:,} {images}, 95 % interval "
             f"{reference['ci_low']:.1f} to {reference['ci_high']:.1f}. Calibrated, it is right on "
             f"{calibrated['corloc']:.1f} %. The best constant box, which looks at no image, is "
             f"right on {constant['corloc']:.1f} %. The paper reports {reference['paper']:.2f} %, "
@@ -54,18 +59,31 @@ def sentences(findings: RunFindings) -> dict[str, str]:
         ),
         "confidence": (
             f"Prediction gives each box a confidence, learned on {validation.images:,} validation "
-            f"images. On the {test.images:,} test images, with the class predicted too, "
+            f"images{' of ' + other['run'] if other else ''}. On the {test.images:,} {images}, "
+            "with the class predicted too, "
             f"{test.corloc:.1f} % of the boxes are right; the confidence is "
             f"{test.confidence:.1f} % on average. Expected calibration error: "
             f"{test.calibration_error:.1f} points (bins of equal size: chance alone makes several "
             "points where they are small)."
         ),
         "gallery": (
-            f"{len(findings.cards):,} of the {reference['n_images']:,} test images, drawn by "
-            "seed, hits and misses as they come. Open one to see every method on it."
+            f"{len(findings.cards):,} of the {findings.corloc[0]['n_images']:,} {images}, drawn "
+            "by seed, hits and misses as they come. Open one to see every method on it."
+            + (" The maps that lie over them are of the predicted class." if other else "")
         ),
         "config": json.dumps(findings.record["config"], indent=2),
     }
+
+
+def _elsewhere(findings: RunFindings, other: text.Row | None) -> str:
+    """Return what the lead says first where a fitted run is judged on other data."""
+    if other is None:
+        return ""
+    dataset = findings.config.dataset
+    return (
+        f"Judged on other data: what {other['run']} has fitted, on all images of {dataset.layout}, "
+        f"{dataset.root}. "
+    )
 
 
 def _beyond(by_method: Mapping[str, text.Row]) -> str:
@@ -100,6 +118,7 @@ def tables(findings: RunFindings) -> dict[str, Table]:
     return {
         **(_compared(findings) if findings.compared["table"] else {"systems": _systems(findings)}),
         **_foreground(findings),
+        "groups": _groups(findings),
         "left_out": _left_out(findings),
         "provenance": _provenance(findings),
         "times": _times(findings),
@@ -112,7 +131,8 @@ SYSTEMS = "CorLoc of every system"
 def _systems(findings: RunFindings) -> Table:
     columns: text.Columns = {**text.CORLOC_COLUMNS, "method": itemgetter("title")}
     lines = table_lines(columns, findings.corloc)
-    return Table(SYSTEMS, lines, text.protocol_sentence(findings.config))
+    other = text.taken_from(findings.stages)
+    return Table(SYSTEMS, lines, text.protocol_sentence(findings.config, other))
 
 
 def _compared(findings: RunFindings) -> dict[str, Table]:
@@ -149,12 +169,38 @@ def _foreground(findings: RunFindings) -> dict[str, Table]:
     return {"foreground": Table("What the foreground reads", [("values", "weight"), *lines], note)}
 
 
+def _groups(findings: RunFindings) -> Table:
+    """Return CorLoc by the size of the object, and by what the classifier says, of each method."""
+    headings = {"area": counts.AREA_GROUPS, "recognised": counts.RECOGNISED}
+    there = {by: counts.groups(findings.counts, by) for by in headings}
+
+    def cell(method: str, by: str, name: str) -> str:
+        row = there[by][method].get(name)
+        return (
+            f"{100 * row['n_correct'] / row['n_images']:.1f} ({row['n_images']:,})" if row else ""
+        )
+
+    places = [(by, name) for by, names in headings.items() for name in names]
+    lines = [
+        (catalogue.title(method), *(cell(method, *place) for place in places))
+        for method in in_order(there["area"])
+    ]
+    note = "Percent of the images whose box is right, and in brackets how many images there are."
+    head = ("method", *(name for _, name in places))
+    return Table("CorLoc by size and recognition", [head, *lines], note)
+
+
 def _left_out(findings: RunFindings) -> Table:
     """Return how many images take no part, by reason, and how many are copies of others."""
     audit, copies = findings.audit, findings.audit["duplicates"]
     images = dict(audit["left_out"])
     if audit["not_drawn"]:
         images["not drawn (dataset.n_images)"] = audit["not_drawn"]
+    other = text.taken_from(findings.stages)
+    if other and other["images_unknown"]:
+        images["judged by the predicted class alone: the network lacks theirs"] = other[
+            "images_unknown"
+        ]
     if copies["images"]:
         kept = f"kept in one set; {copies['across_classes']:,} across classes"
         images[f"copies of another image ({kept})"] = copies["images"]
@@ -170,6 +216,7 @@ def _left_out(findings: RunFindings) -> Table:
 def _provenance(findings: RunFindings) -> Table:
     record, config, audit = findings.record, findings.config, findings.audit
     stages = findings.stages
+    other = text.taken_from(stages)
     listing = str(stages["manifest"]["of"].get("data set's listing"))
     versions = {**record["versions"], **record["packages"]}
     lines = [
@@ -178,6 +225,11 @@ def _provenance(findings: RunFindings) -> Table:
         (
             "its listing, images, classes",
             ", ".join([listing, audit["images_hash"], audit["classes_hash"]]),
+        ),
+        *(
+            [("fitted run", f"{other['run']}, {other['url']}, config {other['config_hash']}")]
+            if other
+            else []
         ),
         ("network", config.classifier.source),
         ("its weights", findings.localizer.weights),
