@@ -245,7 +245,7 @@ def title(name: str) -> str:
     """Return what a row of the table is, in a few words."""
     own = name.removesuffix(BY_PREDICTED)
     calibrated = ", calibrated" if own.endswith(CALIBRATED) else ""
-    return entry(own).title + calibrated + (", predicted class" if own != name else "")
+    return ("predicted class: " if own != name else "") + entry(own).title + calibrated
 
 
 def with_twins(names: Iterable[str]) -> tuple[str, ...]:

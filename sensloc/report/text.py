@@ -141,33 +141,27 @@ def protocol_sentence(config: Config, other: Row | None = None) -> str:
     if truth and other:
         label += ", where a row says so of the predicted one"
     images = "All images of the data set" if other else "Test split"
+    constant = "the tuned constant box, which looks at no image, to 100 %."
     return (
         f"{images}, IoU >= {config.evaluate.iou:g} with any ground-truth box, continuous "
         f"coordinates; maps of {label}; 95 % bootstrap intervals over images. Headroom: how far of "
-        f"the way from the tuned constant box{_whose(other)}, which looks at no image, to 100 %."
-        f"{_unknown(other)}"
+        f"the way from {_constant_of(other) if other else constant}"
     )
 
 
-def _whose(other: Row | None) -> str:
-    """Return by which images the constant box was tuned, and which it is."""
-    if other is None:
-        return ""
+def _constant_of(other: Row) -> str:
+    """Return from which constant box headroom is measured, and on which images."""
     x0, y0, x1, y1 = other["constant"]
-    return (
-        f" ({x0:.2f}, {y0:.2f}, {x1:.2f}, {y1:.2f} of the image: tuned on the train images of "
-        f"{other['run']}, not on these), on the same images"
+    sentences = (
+        f"the constant box that was tuned on the train images of {other['run']}, not on these "
+        f"({x0:.2f}, {y0:.2f}, {x1:.2f}, {y1:.2f}), to 100 %, on the images that the method counts."
     )
-
-
-def _unknown(other: Row | None) -> str:
-    """Return how many images have a class that the network lacks, and where they count."""
-    if other is None or not other["images_unknown"]:
-        return ""
-    return (
-        f" {other['images_unknown']:,} images are of {other['classes_unknown']:,} classes that the "
-        "network lacks: they count where no true class is needed."
-    )
+    if other["images_unknown"]:
+        sentences += (
+            f" {other['images_unknown']:,} images are of classes that the network lacks "
+            f"({other['classes_unknown']:,} classes): they count where no true class is needed."
+        )
+    return sentences
 
 
 def corloc_markdown(

@@ -58,9 +58,8 @@ def judge(run: RunDir, fitted: FittedRun) -> str:
         "classifier": _classifier,
         "foreground": _foreground,
         "fit": _fit,
-        "evaluate": _evaluate,
-        "localizer": _confidence,
     }
+    judging: dict[str, Callable[..., None]] = {"evaluate": _evaluate, "localizer": _confidence}
     begun = run.stages()
     for name in taken.keys() & begun.keys():
         if differs := differences(begun[name]["of"], fitted.of):
@@ -68,9 +67,8 @@ def judge(run: RunDir, fitted: FittedRun) -> str:
                 f"{run.url} was begun with another fitted run ({'; '.join(differs)}): choose "
                 "another --output, or delete that directory"
             )
-    return run_all(
-        run, STAGES | {name: partial(stage, fitted=fitted) for name, stage in taken.items()}
-    )
+    other = {name: partial(stage, fitted=fitted) for name, stage in (taken | judging).items()}
+    return run_all(run, STAGES | other)
 
 
 # --------------------------------------------------------------------------- what is taken over

@@ -53,7 +53,8 @@ def sentences(findings: RunFindings) -> dict[str, str]:
         + (
             f"The sensitivity map's box on {reference['n_images']:,} {images}, 95 % interval "
             f"{reference['ci_low']:.1f} to {reference['ci_high']:.1f}. Calibrated, it is right on "
-            f"{calibrated['corloc']:.1f} %. The best constant box, which looks at no image, is "
+            f"{calibrated['corloc']:.1f} %. The {'' if other else 'best '}constant box"
+            f"{' of ' + other['run'] if other else ''}, which looks at no image, is "
             f"right on {constant['corloc']:.1f} %. The paper reports {reference['paper']:.2f} %, "
             "on its own images." + _beyond(by_method)
         ),

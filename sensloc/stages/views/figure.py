@@ -7,6 +7,7 @@ from sensloc.images.fetch import ImageError
 from sensloc.methods import catalogue
 from sensloc.report.page.gallery import shown_maps
 from sensloc.report.sheet import SheetImage, choose, contact_sheet
+from sensloc.report.text import taken_from
 from sensloc.stages.examples import Example, examples
 from sensloc.store.files import load
 from sensloc.store.run import RunDir, RunError
@@ -23,6 +24,8 @@ def figure(run: RunDir) -> None:
     """
     run.require("evaluate")
     method = next(name for name in METHODS if name in catalogue.of_run(run.config.maps))
+    if (other := taken_from(run.stages())) and other["label"] == "truth":
+        method += catalogue.BY_PREDICTED  # as the maps of the sensitivity table there
     with run.stage("figure", "examples.png"):
         judged = load(
             run,
