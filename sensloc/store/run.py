@@ -71,7 +71,7 @@ class RunDir:
         try:
             with fsspec.open(f"{url}/run.json", "rb") as file:
                 config = Config.model_validate(json.load(file)["config"])
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{url}: no run there (no run.json)") from error
         except (KeyError, ValueError) as error:
             raise RunError(
@@ -169,7 +169,7 @@ class RunDir:
         """Return what ``run.json`` says; nothing before the first stage has begun."""
         try:
             return dict(json.loads(self.read("run.json")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
 
     def stages(self) -> dict[str, dict[str, Any]]:
