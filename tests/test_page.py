@@ -61,6 +61,16 @@ def test_what_can_be_told_apart_is_shown_in_one_order() -> None:
     assert charted_methods(["sensitivity", "constant_tuned"]) == ["constant_tuned", "sensitivity"]
 
 
+def test_methods_by_both_classes_can_be_told_apart_too() -> None:
+    own = catalogue.of_run(("gradient", "foreground", "foreground_second"))
+    twins = [name + catalogue.BY_PREDICTED for name in own if catalogue.entry(name).columns]
+    charted = charted_methods([*twins, *own])
+    assert len(charted) == charts.MOST
+    assert charted[-1] == "foreground_second_predicted"
+    assert catalogue.title(charted[-1]) == f"predicted class: {catalogue.title(charted[-4])}"
+    assert len({catalogue.title(name) for name in charted}) == len(charted)
+
+
 def test_what_a_data_set_says_is_text(small_run: RunDir, tmp_path: Path) -> None:
     """A class named like a program, in the table and in the gallery."""
     run = copied(small_run, tmp_path / "run")
