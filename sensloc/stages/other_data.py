@@ -25,7 +25,7 @@ from sensloc.images.pixels import Pixels
 from sensloc.methods import Fitted, OfMaps, catalogue, saved
 from sensloc.networks.prepare import weights_hash
 from sensloc.stages import localizer, readout_file
-from sensloc.stages.evaluate import OUTPUTS, evaluate, predict, write_corloc
+from sensloc.stages.evaluate import OUTPUTS, predict, write_corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.fitted import FittedRun
 from sensloc.stages.network import load_network_of
@@ -136,15 +136,21 @@ def _evaluate(run: RunDir, fitted: FittedRun) -> None:
 
     A run whose own maps are of the predicted class is judged by these alone.
     """
-    if fitted.facts.sensitivity.label == "predicted":
-        evaluate(run)
-        return
     run.require("sensitivity")
-    methods = fitted_methods(run)
+    methods, names = fitted_methods(run), units.names(run, "sensitivity")
+    twins = [name + catalogue.BY_PREDICTED for name in methods if methods[name].reads]
     with run.stage("evaluate", *OUTPUTS, of=fitted.of) as facts:
-        write_units(_chain(run, methods), {unit: unit for unit in units.names(run, "sensitivity")})
-        twins = [name + catalogue.BY_PREDICTED for name in methods if methods[name].reads]
-        facts |= write_corloc(run, [*methods, *twins])
+        if fitted.facts.sensitivity.label == "truth":
+            write_units(_chain(run, methods), {unit: unit for unit in names})
+            facts |= write_corloc(run, [*methods, *twins])
+        else:
+            units.each(run, "predictions", {unit: unit for unit in names}, _predicted, methods)
+            facts |= write_corloc(run, list(methods))
+
+
+def _predicted(run: RunDir, unit: str, methods: Mapping[str, Fitted]) -> pa.Table:
+    """Return the predictions by the maps of a unit, rows with an error among them."""
+    return predict(load_unit(run, "sensitivity", unit), methods, run.config.evaluate.iou)
 
 
 def _chain(run: RunDir, methods: Mapping[str, Fitted]) -> Chain:
