@@ -14,8 +14,8 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.verdicts import judged, text
+from sensloc.arguments import Run
 from sensloc.boxes import Boxes, largest, resize
-from sensloc.cli import Run
 from sensloc.config import absolute
 from sensloc.heatmaps import FOREGROUND, has_channels
 from sensloc.heatmaps.foreground import Cells, Placed

@@ -25,8 +25,8 @@ from benchmarks.foreground import (
     sums_of,
 )
 from benchmarks.verdicts import judged, text
+from sensloc.arguments import Run
 from sensloc.boxes import Boxes
-from sensloc.cli import Run
 from sensloc.config import absolute
 from sensloc.heatmaps import has_channels
 from sensloc.heatmaps.maker import MapMaker

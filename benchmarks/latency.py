@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from sensloc.cli import Images, Run
+from sensloc.arguments import Images, Run
 from sensloc.comparison.speed import medians
 from sensloc.config import absolute
 from sensloc.datasets import Unboxed

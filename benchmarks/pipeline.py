@@ -28,7 +28,7 @@ import typer
 from benchmarks.scale.measure import run_job
 from benchmarks.start import ended
 from benchmarks.turns import as_workers_run, save
-from sensloc.cli import Changes, Data, Toml
+from sensloc.arguments import Changes, Data, Toml
 from sensloc.config import absolute
 from sensloc.engine import units
 from sensloc.report.text import Columns, aligned, number, table_lines

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from sensloc import __version__
+from sensloc.arguments import Changes, Data, Images, Output, Run, Toml
 from sensloc.config import Resources, absolute, first_lines, load_config, read_config
 from sensloc.report import status as progress
 from sensloc.report.exports import Format
@@ -37,34 +38,6 @@ log = logging.getLogger(__name__)
 
 Job = Callable[[RunDir], str | None]
 """Work on a run; returns the text to print at the end."""
-
-Toml = Annotated[
-    str,
-    typer.Argument(help="The run's TOML file: path, URL, or a name that `sensloc configs` lists."),
-]
-Data = Annotated[
-    str | None, typer.Option(help="Folder or URL of the data set, instead of dataset.root.")
-]
-Output = Annotated[
-    str | None, typer.Option(help="Run directory: folder or URL, instead of the file's.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Change a value of the file, such as resources.actors=8; may be repeated. The run "
-        "records its whole config, with the change.",
-    ),
-]
-Run = Annotated[str, typer.Argument(help="A run's directory: folder or URL.")]
-Images = Annotated[
-    str,
-    typer.Argument(
-        help="Folder or URL (any depth), pattern such as 'photos/**/*.jpg', one image, tar shards "
-        "such as 's3://b/*.tar', or a .csv or .parquet with a column uri."
-    ),
-]
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -152,8 +152,8 @@ def small_run(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunDir
 
 
 SECTION = Compare(
-    train=60,
-    validation=20,
+    train=120,
+    validation=30,
     objectness_images=20,
     objectness_size=64,
     words=50,

@@ -68,7 +68,7 @@ def judge(run: RunDir, fitted: FittedRun) -> str:
                 "another --output, or delete that directory"
             )
     other = {name: partial(stage, fitted=fitted) for name, stage in (taken | judging).items()}
-    return run_all(run, STAGES | other)
+    return run_all(run, {**STAGES, **other})
 
 
 # --------------------------------------------------------------------------- what is taken over
