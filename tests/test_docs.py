@@ -39,7 +39,7 @@ SQL, PYTHON = blocks("sql"), blocks("python")
 
 @pytest.fixture(scope="module")
 def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the folder where the commands are typed: it holds runs/mine, a few rows with errors."""
+    """Make the folder where the commands are typed: it holds runs, a few rows with errors."""
     folder = tmp_path_factory.mktemp("docs")
     run = copied(compared, folder / "runs/mine")
     coco(run)
@@ -52,6 +52,8 @@ def folder(compared: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
         column = pa.array(errors + [None] * (len(rows) - 3), pa.string())
         at = rows.column_names.index("error")
         pq.write_table(rows.set_column(at, "error", column), file)
+    for name in ("own", "shared"):
+        (folder / "runs" / name).symlink_to(folder / "runs/mine")
     shutil.copy(pq.read_table(file)["uri"][5].as_py(), folder / "photo.jpg")
     return folder
 
