@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import binomtest
 
 from sensloc.scoring import counts
 from sensloc.scoring.corloc import Floats
@@ -193,6 +192,8 @@ def difference(a_right: Bools, b_right: Bools, resamplings: int, seed: int) -> D
         resamplings: The number of resamplings of the bootstrap.
         seed: The seed of the bootstrap.
     """
+    from scipy.stats import binomtest  # a second to import, for which no task of a run waits
+
     n = len(a_right)
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     more, fewer = max(only_a, only_b), min(only_a, only_b)
