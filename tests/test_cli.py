@@ -157,7 +157,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for folder in (f"{tmp_path}/file/run", "/sys/sensloc"):
         done = sensloc("run", "demo", "--output", folder)
         assert done.exit_code == 1
-        assert re.fullmatch(rf"error: .*{folder}.*: choose .*--output.*\n", done.output)
+        assert re.fullmatch(
+            rf"error: .*{folder}.*: choose a folder that .*--output.*\n", done.output
+        )
 
 
 @pytest.mark.parametrize("command", ["report", "coco", "status"])

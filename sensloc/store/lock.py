@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec.core
 
-from sensloc.errors import SenslocError, StorageError
+from sensloc.errors import SenslocError
 from sensloc.store import storage
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ def held(url: str, lost: Callable[[], None], beat: float = BEAT) -> Iterator[Non
 
     Raises:
         LockedError: another job holds it.
-        StorageError: nothing can be written there.
     """
     files, folder = _at(url)
     job = {
@@ -57,12 +56,7 @@ def held(url: str, lost: Callable[[], None], beat: float = BEAT) -> Iterator[Non
         "pid": os.getpid(),
         "beat": 0,
     }
-    try:
-        path = _take(files, folder, job, PATIENCE / BEAT * beat)
-    except OSError as error:
-        raise StorageError(
-            f"{url}: cannot be written to ({error}): choose another --output, or mend that place"
-        ) from error
+    path = _take(files, folder, job, PATIENCE / BEAT * beat)
     done = threading.Event()
     keeper = threading.Thread(target=_keep, args=(files, path, job, done, lost, beat), daemon=True)
     keeper.start()
