@@ -199,6 +199,7 @@ def test_the_fingerprint_changes_with_everything_else(tmp_path: Path):
 COMPARE = [
     'methods = ["sensitivity"]',
     'also = ["inner_8_linear"]',
+    'maps = {mine = "maps/{image_id}.npy"}',
     "train = 7",
     "validation = 7",
     "seed = 7",

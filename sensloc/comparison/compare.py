@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from sensloc.comparison import given
 from sensloc.comparison.colocalize import colocalize
 from sensloc.comparison.draw import draw
 from sensloc.comparison.fit import choices_of, fit_methods
@@ -48,9 +49,11 @@ def compare(run: RunDir) -> str:
         The table, for a terminal.
 
     Raises:
-        RunError: ``compare/`` holds another comparison, or the run is not fitted.
+        RunError: ``compare/`` holds another comparison, or the run is not fitted, or there are no
+            heat maps where the config says that others are.
     """
     run.require("sensitivity", "fit")
+    given.require(run)
     _claim(run)
     with run.stage("compare") as facts:
         wanted = run.config.compare

@@ -15,7 +15,16 @@ from sensloc.comparison.colocalize import weights
 from sensloc.comparison.foregrounds import learned_from
 from sensloc.comparison.maps import MAPS
 from sensloc.engine import cluster
-from sensloc.methods import Fitted, Method, catalogue, constant, linear, proposal, threshold
+from sensloc.methods import (
+    Fitted,
+    Method,
+    catalogue,
+    constant,
+    entries,
+    linear,
+    proposal,
+    threshold,
+)
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
 from sensloc.stages.fit import fit_whole, fitted_methods, save_methods
@@ -45,25 +54,25 @@ def fit_methods(run: RunDir) -> dict[str, Fitted]:
 
 def _fitted(run: RunDir, name: str) -> dict[str, Fitted]:
     """Fit one method of the catalogue, with its calibrated twin if it has one."""
-    line = catalogue.METHODS[name]
+    line = catalogue.entry(name)
     if line.in_run:
         methods = fitted_methods(run)
         return {full_name: methods[full_name] for full_name in catalogue.with_twins([name])}
     match line:
-        case catalogue.Linear(maps=columns):
+        case entries.Linear(maps=columns):
             return fit_whole(run, MAPS, columns).methods(name)
-        case catalogue.SoftIoU(column=column):
+        case entries.SoftIoU(column=column):
             chosen = fit_soft_iou(run, MAPS, column)
             return {name: Fitted(chosen.method, {**learned_from(run, column), **chosen.facts})}
-        case catalogue.Threshold(column=column):
+        case entries.Threshold(column=column):
             return {name: _thresholded(run, column)}
-        case catalogue.Mass(column=column):
+        case entries.Mass(column=column):
             return {name: _central_mass(run, column)}
-        case catalogue.ClassMean():
+        case entries.ClassMean():
             return {name: _class_box(run)}
-        case catalogue.Colocalization():
+        case entries.Colocalization():
             return {name: _colocalization(run, name)}
-        case catalogue.Proposal(which=which):
+        case entries.Proposal(which=which):
             among: dict[str, Method] = {
                 "first": proposal.FirstProposal(),
                 "random": proposal.RandomProposal(run.config.compare.seed),

@@ -44,7 +44,12 @@ def learn_once(run: RunDir, name: str, images: Drawn, blocks: dict[str, int]) ->
 
 
 def learned_from(run: RunDir, column: str) -> dict[str, Any]:
-    """Return the facts of what a learned heat map, by its column, was learned from."""
-    (name,) = names_of([column])
+    """Return the facts of what a learned heat map, by its column, was learned from; of a map that
+    others made there are none.
+    """
+    names = names_of([column])
+    if not names:
+        return {}
+    (name,) = names
     _, facts = saved_readouts(run, folder_of(name))
     return {"n_train": facts["n_train"]}

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 import torch
 
 from sensloc.boxes import largest
+from sensloc.comparison import given
 from sensloc.comparison.draw import Draw
 from sensloc.comparison.partners import Partners, partners_of
-from sensloc.comparison.proposals import FAILURES, PROPOSALS, carried
+from sensloc.comparison.proposals import PROPOSALS, carried, with_failures
 from sensloc.engine import units
 from sensloc.engine.batches import Worker
 from sensloc.engine.chain import Chain, write_units
@@ -54,9 +55,11 @@ def chain(run: RunDir) -> Chain:
 
 
 def _rows(run: RunDir, unit: tuple[str, Partners | None]) -> pa.Table:
-    """Return a unit of ``compare/proposals``, with the maps of other images if they are wanted."""
+    """Return a unit of ``compare/proposals``, with maps that others made, and with those of other
+    images if they are wanted.
+    """
     name, partners = unit
-    rows = load_unit(run, PROPOSALS, name)
+    rows = given.beside(run, load_unit(run, PROPOSALS, name))
     if partners is None:
         return rows
     good = np.asarray(pc.is_null(rows["error"]))
@@ -88,15 +91,13 @@ class Mapper(Worker):
         """Return the rows with the columns that the methods read; null where there is an error."""
         good = np.asarray(pc.is_null(rows["error"]))
         columns = self.read(rows, pixels)
-        failures = [dict(pairs or []) for pairs in rows["failures"].to_pylist()]
+        failures: list[dict[str, str]] = [{} for _ in range(len(rows))]
         for name in map(column, self.make.readings):
             for i in np.flatnonzero(good & np.asarray(pc.is_null(columns[name]))):
                 failures[i][name] = f"{name} is not finite"
         for name in sorted(columns):
             rows = rows.append_column(name, columns[name])
-        where = rows.schema.get_field_index("failures")
-        listed = [list(reasons.items()) for reasons in failures]
-        return rows.set_column(where, "failures", pa.array(listed, FAILURES))
+        return with_failures(rows, failures)
 
     def read(self, rows: pa.Table, pixels: Pixels) -> dict[str, pa.Array]:
         """Return the columns of one batch; null where a row has an error or a map is not finite.

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -188,3 +188,13 @@ def _beside(rows: pa.Table, proposed: list[dict[str, Any]]) -> pa.Table:
     for field in PROPOSED:
         rows = rows.append_column(field, new[field.name])
     return rows
+
+
+def with_failures(rows: pa.Table, more: Sequence[Mapping[str, str]]) -> pa.Table:
+    """Return the rows with more reasons why a column is null, by column for each row."""
+    before = rows["failures"].to_pylist()
+    together = [
+        [*(pairs or []), *reasons.items()] for pairs, reasons in zip(before, more, strict=True)
+    ]
+    at = rows.schema.get_field_index("failures")
+    return rows.set_column(at, "failures", pa.array(together, FAILURES))

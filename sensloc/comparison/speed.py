@@ -25,7 +25,7 @@ from sensloc.store.run import RunDir
 
 def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]:
     """Return the milliseconds per image of each method, from the file to the box; of none if 0
-    rounds are asked for.
+    rounds are asked for, and of none whose maps others made.
 
     The parts take turns for ``speed_rounds`` rounds over the same test images, in one process
     with one thread (or one GPU); a method's time is the sum of its parts' medians.
@@ -36,14 +36,15 @@ def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]
     """
     if not run.config.compare.speed_rounds:
         return {}
-    methods = {name: entry.method for name, entry in entries.items()}
+    timed = {name: of for name, of in entries.items() if not catalogue.entry(name).given}
+    methods = {name: fitted.method for name, fitted in timed.items()}
     parts, predicting = cluster.in_task(
         _measure, run, methods, gpus=run.config.resources.gpus_per_actor
     )
     times = {}
-    for name, entry in entries.items():
+    for name, fitted in timed.items():
         needed = catalogue.entry(name).work
-        choosing = 1000 * entry.facts.get("seconds_per_image", 0.0)
+        choosing = 1000 * fitted.facts.get("seconds_per_image", 0.0)
         times[name] = sum(parts[part] for part in needed) + predicting[name] + choosing
     return times
 
@@ -51,8 +52,9 @@ def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]
 def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float], dict[str, float]]:
     """Return milliseconds per image of each part, and of each method's last step."""
     compare = run.config.compare
+    columns = catalogue.columns(methods)
     rows = _fitting_rows(run, compare.speed_images)
-    parts = _network_parts(run, rows)
+    parts = _network_parts(run, rows, columns)
     if catalogue.wants_proposals(run.config.compared):
         parts |= _proposal_parts(run, rows)
     for name in catalogue.colocalizations(run.config.compared):  # which one is no matter
@@ -66,9 +68,8 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
     )
 
 
-def _network_parts(run: RunDir, rows: pa.Table) -> dict[str, Callable[[], Any]]:
+def _network_parts(run: RunDir, rows: pa.Table, columns: set[str]) -> dict[str, Callable[[], Any]]:
     """Return how images are decoded, and how each column of maps is made."""
-    columns = catalogue.columns(run.config.compared)
     device = "cuda" if run.config.resources.gpus_per_actor else "cpu"
     first, second = heatmaps.column(heatmaps.FOREGROUND), heatmaps.column(heatmaps.SECOND)
     twice = {first} if second in columns else set()
@@ -131,6 +132,7 @@ def _fitting_rows(run: RunDir, count: int) -> pa.Table:
     for file in run.files(MAPS):
         rows = load(run, [file], None, "test")
         needed = set(rows.column_names) - {"class_name", "error", "class_index"}
+        needed -= {heatmaps.given(name) for name in run.config.compare.maps}
         if not catalogue.wants_proposals(run.config.compared):
             needed -= {"proposals", "objectness", "found"}
         tables.append(complete(rows, sorted(needed)))

@@ -58,8 +58,7 @@ def load_config(
     except ValidationError as error:
         lines = [_line(e["loc"], e["msg"], e["input"]) for e in error.errors()]
         raise ConfigError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from error
-    dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
-    return config.model_copy(update={"dataset": dataset, "output": absolute(config.output)})
+    return _with_absolute_places(config)
 
 
 def read_config(path: str) -> str:
@@ -100,6 +99,15 @@ def _change(raw: dict[str, Any], change: str) -> None:
         raw[key] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         raw[key] = text.strip()
+
+
+def _with_absolute_places(config: Config) -> Config:
+    """Return the config with its local paths made absolute."""
+    dataset = config.dataset.model_copy(update={"root": absolute(config.dataset.root)})
+    maps = {name: absolute(place) for name, place in config.compare.maps.items()}
+    compare = config.compare.model_copy(update={"maps": maps})
+    output = absolute(config.output)
+    return config.model_copy(update={"dataset": dataset, "compare": compare, "output": output})
 
 
 def _line(location: tuple[int | str, ...], message: str, given: Any) -> str:

@@ -76,10 +76,11 @@ class Config(Section):
     @property
     def compared(self) -> tuple[str, ...]:
         """The methods of the comparison: those that are named, or all whose maps the run makes, and
-        what comes beside.
+        what comes beside, heat maps of others last.
         """
         named = self.compare.methods or tuple(filter(self._makes, catalogue.NAMED))
-        return tuple(dict.fromkeys((*named, *self.compare.also)))
+        given = (method for name in self.compare.maps for method in catalogue.of_given(name))
+        return tuple(dict.fromkeys((*named, *self.compare.also, *given)))
 
     @property
     def maps(self) -> tuple[str, ...]:

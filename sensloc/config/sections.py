@@ -8,6 +8,9 @@ from sensloc import heatmaps
 from sensloc.methods import catalogue
 from sensloc.sections import Above, NotNegative, Positive, Section, Share
 
+IMAGE_ID = "{image_id}"
+"""Stands for the id of an image in the name of a file."""
+
 
 class Split(Section):
     """Shares of the three disjoint sets, and the seed of the draw."""
@@ -136,6 +139,20 @@ else:
     MethodName = Literal[tuple(catalogue.METHODS)]
 
 
+def _a_place(place: str) -> str:
+    files = IMAGE_ID in place
+    if place.endswith(".npy") != files:
+        raise ValueError(f"files of one map each are named like 'maps/{IMAGE_ID}.npy'")
+    return place
+
+
+MapName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+"""A name for heat maps of others: it becomes a part of names of columns and methods."""
+
+MapPlace = Annotated[str, AfterValidator(_a_place)]
+"""Where heat maps of others are: NumPy's files, one for each image id, or a Parquet table."""
+
+
 class Compare(Section):
     """The methods that ``sensloc compare`` runs on a finished run: see ``sensloc/methods``.
 
@@ -147,6 +164,10 @@ class Compare(Section):
     """None: all that have a name of their own in the catalogue and whose maps the run makes."""
     also: tuple[MethodName, ...] = ()
     """Further methods, beside those of ``methods``."""
+    maps: dict[MapName, MapPlace] = Field(default_factory=dict)
+    """Heat maps that others made of the same images, by a name: "maps/{image_id}.npy", an array
+    [h, w] for each image, or a Parquet file or folder with the columns image_id, map (row by row),
+    height and width. Each gets a box by threshold, central mass, soft IoU and a linear map."""
     train: Positive = 2000
     """Train images, drawn, that the methods learn from which need more than sensitivity maps."""
     validation: Positive = 1000

@@ -111,6 +111,11 @@ def column(name: str) -> str:
     return "map" if name == MAIN else f"map_{name}"
 
 
+def given(name: str) -> str:
+    """Return the column that holds a heat map which others made, by its name in the config."""
+    return f"map_given_{name}"
+
+
 def region(column: str) -> str:
     """Return the column that holds the region of the image that a column's map shows."""
     return f"{column}_region"

@@ -7,13 +7,28 @@ another heat map of the same image.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from sensloc import heatmaps
+from sensloc.methods.entries import (
+    ClassMean,
+    Colocalization,
+    Constant,
+    Entry,
+    Linear,
+    Mass,
+    Proposal,
+    SoftIoU,
+    Threshold,
+)
 
 CALIBRATED = "_calibrated"
 """The end of the name of a linear map's calibrated twin."""
+
+GIVEN = "given_"
+"""The beginning of the name of a method whose heat map others made."""
+
+GIVEN_WAYS = ("threshold", "mass", "soft_iou", "linear")
+"""The ends of such names: how a box is got from the map."""
 
 BY_PREDICTED = "_predicted"
 """The end of a method's name where its maps are of the predicted class, beside the true one's."""
@@ -34,127 +49,6 @@ FOREGROUNDS = (FOREGROUND, SECOND_LOOK)
 
 PREDICTING = (MAIN, CALIBRATED_MAIN, *FOREGROUNDS)
 """The methods of a run that need nothing but heat maps, and may predict other images' boxes."""
-
-PROPOSALS_WORK = frozenset({"decode_small", "proposals"})
-SAME_WORK: Mapping[str, str] = {"map_random": "map", "map_permuted": "map"}
-"""Columns that take as long to make as another one, which is timed in their place."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A line of the catalogue.
-
-    Attributes:
-        title: What the method is, in a few words.
-        told: What it knows beside the image: its class, or its true boxes (a ceiling); None:
-            neither, whatever ``sensitivity.label`` says.
-        control: It is a floor or a control, no system that anyone would choose for its speed.
-        in_run: The run itself fits it, on all of its train images; the comparison does not.
-        paper: The CorLoc of the paper's Table 1, in percent, where it reports the method.
-        drawn: The report draws it even where there are too many methods to tell apart.
-    """
-
-    title: str
-    told: Literal["class", "truth"] | None = None
-    control: bool = False
-    in_run: bool = False
-    paper: float | None = None
-    drawn: bool = False
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of ``compare/maps`` that it reads, proposals and labels aside."""
-        return ()
-
-    @property
-    def work(self) -> frozenset[str]:
-        """The parts of the timing that make what it reads, from the bytes of the image's file."""
-        if self.told == "truth" or not self.columns:
-            return frozenset()
-        return frozenset({"decode", *(SAME_WORK.get(name, name) for name in self.columns)})
-
-
-@dataclass(frozen=True)
-class Constant(Entry):
-    """The same box for every image."""
-
-
-@dataclass(frozen=True)
-class ClassMean(Entry):
-    """The same box for every image of a class."""
-
-
-@dataclass(frozen=True)
-class Linear(Entry):
-    """A linear map of one heat map or several side by side; its calibrated twin follows it."""
-
-    maps: tuple[str, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the heat maps."""
-        return self.maps
-
-
-@dataclass(frozen=True)
-class OfOneMap(Entry):
-    """A box straight from a heat map, by one number that is chosen on validation."""
-
-    column: str
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The column of the heat map."""
-        return (self.column,)
-
-
-@dataclass(frozen=True)
-class Threshold(OfOneMap):
-    """The largest region of a heat map above a threshold."""
-
-
-@dataclass(frozen=True)
-class SoftIoU(OfOneMap):
-    """The box of highest soft IoU with a heat map of shares."""
-
-    part: bool = False
-    """Whether the map shows a part of the image, of a second look."""
-
-
-@dataclass(frozen=True)
-class Mass(OfOneMap):
-    """The box between two quantiles of a heat map's mass along each axis."""
-
-
-@dataclass(frozen=True)
-class Proposal(Entry):
-    """A box among the objectness measure's: the first, a random one, or the best."""
-
-    which: Literal["first", "random", "best"]
-
-    @property
-    def work(self) -> frozenset[str]:
-        """The parts of the timing that make the proposals."""
-        return PROPOSALS_WORK
-
-
-@dataclass(frozen=True)
-class Colocalization(Entry):
-    """The proposal that has most in common with those of the other images of its class."""
-
-    described_by: Literal["box_features", "box_words"]
-    """By the network's features, a column of ``compare/maps``, or by words of dense SIFT."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The column of the boxes' features; words are made anew."""
-        return ("box_features",) if self.described_by == "box_features" else ()
-
-    @property
-    def work(self) -> frozenset[str]:
-        """The parts of the timing that make the proposals and describe them."""
-        return super().work | PROPOSALS_WORK | {self.described_by}
-
 
 NAMED: Mapping[str, Entry] = {
     MEAN_BOX: Constant(title="centre box of mean size", in_run=True, paper=12.34),
@@ -231,6 +125,23 @@ METHODS: Mapping[str, Entry] = {
 """Every method that a comparison can have, by name: those of all heat maps too."""
 
 
+def of_given(name: str) -> dict[str, Entry]:
+    """Return the methods of a heat map that others made, by its name in ``compare.maps``."""
+    at, title = heatmaps.given(name), f"{name} (given)"
+    lines = (
+        Threshold(at, title=f"{title}, threshold", given=True),
+        Mass(at, title=f"{title}, central mass", given=True),
+        SoftIoU(at, title=f"{title}, soft IoU", given=True),
+        Linear((at,), title=f"{title}, linear map", given=True),
+    )
+    return {f"{GIVEN}{name}_{way}": line for way, line in zip(GIVEN_WAYS, lines, strict=True)}
+
+
+def is_given(name: str) -> bool:
+    """Return whether a method reads a heat map that others made."""
+    return name.startswith(GIVEN)
+
+
 def base(name: str) -> str:
     """Return the name without its calibration, and whatever class its maps are of."""
     return name.removesuffix(BY_PREDICTED).removesuffix(CALIBRATED)
@@ -238,7 +149,11 @@ def base(name: str) -> str:
 
 def entry(name: str) -> Entry:
     """Return the line of a method, or of the method whose calibrated twin it is."""
-    return METHODS[base(name)]
+    name = base(name)
+    if not is_given(name):
+        return METHODS[name]
+    way = next(way for way in GIVEN_WAYS if name.endswith(f"_{way}"))
+    return of_given(name.removeprefix(GIVEN).removesuffix(f"_{way}"))[name]
 
 
 def title(name: str) -> str:
@@ -255,7 +170,7 @@ def with_twins(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _has_twin(name: str) -> bool:
-    return isinstance(METHODS[name], Linear)
+    return isinstance(entry(name), Linear)
 
 
 def of_run(maps: Collection[str]) -> tuple[str, ...]:
@@ -282,13 +197,13 @@ def columns(names: Iterable[str]) -> set[str]:
 
 def colocalizations(names: Iterable[str]) -> dict[str, str]:
     """Return the methods among these that co-localize, and by what they describe a box."""
-    lines = {name: METHODS[name] for name in names}
+    lines = {name: entry(name) for name in names}
     return {k: line.described_by for k, line in lines.items() if isinstance(line, Colocalization)}
 
 
 def thresholds(names: Iterable[str]) -> dict[str, str]:
     """Return the methods among these that threshold a heat map, and the column of that map."""
-    lines = {name: METHODS[name] for name in names}
+    lines = {name: entry(name) for name in names}
     return {name: line.column for name, line in lines.items() if isinstance(line, Threshold)}
 
 

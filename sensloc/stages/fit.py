@@ -14,7 +14,7 @@ import pyarrow as pa
 from sensloc.boxes import Boxes
 from sensloc.engine.cluster import over_files
 from sensloc.heatmaps import column
-from sensloc.methods import Fitted, catalogue, constant, linear, saved
+from sensloc.methods import Fitted, catalogue, constant, entries, linear, saved
 from sensloc.methods.least_squares import NormalEquations
 from sensloc.rows import complete, true_boxes
 from sensloc.scoring import corloc
@@ -125,7 +125,7 @@ def fit(run: RunDir) -> None:
 def _soft_iou(run: RunDir, name: str) -> Fitted:
     """Choose how the box of a foreground map is taken."""
     line = catalogue.entry(name)
-    assert isinstance(line, catalogue.SoftIoU)
+    assert isinstance(line, entries.SoftIoU)
     chosen = fit_soft_iou(run, "sensitivity", line.column, line.part)
     behind = {"n_train": run.stages()["foreground"]["n_train"]}
     return Fitted(chosen.method, behind | dict(chosen.facts))

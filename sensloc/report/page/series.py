@@ -17,8 +17,12 @@ FASTEST = 1.0
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return names of methods in the catalogue's order, those by predicted classes last."""
-    named, every = set(names), catalogue.with_twins(catalogue.METHODS)
+    """Return names of methods in the catalogue's order, those of maps that others made behind them,
+    those by predicted classes last.
+    """
+    named = dict.fromkeys(names)
+    given = {catalogue.base(name): None for name in named if catalogue.is_given(name)}
+    every = catalogue.with_twins([*catalogue.METHODS, *given])
     predicted = (name + catalogue.BY_PREDICTED for name in every)
     return [name for name in (*every, *predicted) if name in named]
 
