@@ -23,6 +23,7 @@ from sensloc.datasets import Annotation
 from sensloc.datasets.values import main_class
 from sensloc.datasets.voc_xml import parse
 from sensloc.errors import DatasetError, one_line
+from sensloc.stages.annotations import unit_sizes
 from sensloc.stages.pack import tars
 
 LAW = settings(max_examples=100, deadline=None)
@@ -256,3 +257,30 @@ def test_any_numbers_are_a_box_of_the_unit_square_or_none(box: Any, w: int, h: i
             assert (unit[:, :2] < unit[:, 2:]).all()
             assert np.array_equal(unit_boxes(unit, w, h, "unit"), unit)
             assert np.array_equal(unit_boxes(unit, 1, 1, "edges"), unit)
+
+
+# ------------------------------------------------------------------------------- units
+
+
+@LAW
+@example(659, 256, 2, 32)
+@given(st.integers(0, 20_000), st.integers(1, 300), st.integers(1, 16), st.integers(1, 64))
+def test_units_are_whole_batches_that_actors_share(
+    count: int, most: int, actors: int, batch_size: int
+) -> None:
+    sizes = list(unit_sizes(count, most, actors, batch_size))
+    batch = min(most, batch_size)
+    batches = [-(-size // batch) for size in sizes]
+    assert sum(sizes) == count
+    assert all(0 < size <= most for size in sizes)
+    assert all(size % batch == 0 for size in sizes[:-1])
+    assert sum(batches) == -(-count // batch)
+    assert not sizes or max(batches) - min(batches) <= 1
+    assert len(sizes) % actors == 0 or max(batches) == 1
+
+
+def test_units_by_hand() -> None:
+    assert list(unit_sizes(659, 256, 2, 32)) == [192, 160, 160, 147]
+    assert list(unit_sizes(20, 256, 2, 32)) == [20]
+    assert list(unit_sizes(100, 10, 3, 32)) == [10] * 10
+    assert list(unit_sizes(1024, 256, 2, 32)) == [256] * 4

@@ -234,6 +234,7 @@ class Resources(Section):
     cpus_per_task: Above = 0.5
     """CPUs of a fetching and decoding task. actors * cpus_per_actor must leave room for some."""
     rows_per_block: Positive = 256
-    """Rows of one block: the unit of scheduling and of a Parquet file."""
+    """Rows of one block at most: the unit of scheduling and of a Parquet file. Blocks are whole
+    batches, as many for one actor as for another."""
     connections: Positive = 8
     """Images that one task fetches at once."""

@@ -5,7 +5,7 @@ The driver sees image ids and reasons alone; workers read the rest of the rows t
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sensloc.config import Config
 from sensloc.datasets import Reader
 from sensloc.datasets.annotation import Unit
 from sensloc.dice import key, keys, lowest
@@ -101,11 +102,17 @@ class ImageSample:
         """How many images take part."""
         return sum(map(len, self.positions.values()))
 
-    def spans(self, size: int) -> dict[str, list[Span]]:
-        """Cut the images into units of ``size`` in a row, the last one of what is left."""
+    def shared(self, settled: Mapping[str, int], batch_size: int) -> dict[str, list[Span]]:
+        """Cut the images into units as ``sharing`` has settled it: see ``unit_sizes``."""
+        most, actors = settled["rows_per_block"], settled["actors"]
+        return self.spans(unit_sizes(self.count, most, actors, batch_size))
+
+    def spans(self, sizes: Iterable[int]) -> dict[str, list[Span]]:
+        """Cut the images into units of these sizes in a row, the last one of what is left."""
         cut: dict[str, list[Span]] = {}
         begun: list[Span] = []
-        room = size
+        left = iter(sizes)
+        room = next(left, 0)
         for unit, rows in self.positions.items():
             at = 0
             while at < len(rows):
@@ -113,8 +120,36 @@ class ImageSample:
                 begun.append((unit, int(run[0]), int(run[-1]) + 1))
                 at, room = at + len(run), room - len(run)
                 if room == 0:
-                    cut[f"{len(cut):06d}"], begun, room = begun, [], size
+                    cut[f"{len(cut):06d}"], begun, room = begun, [], next(left, 0)
         return cut | ({f"{len(cut):06d}": begun} if begun else {})
+
+
+def sharing(config: Config) -> dict[str, Any]:
+    """Return what an attempt of a stage settles about units, for those that go on with it."""
+    resources = config.resources
+    return {"rows_per_block": resources.rows_per_block, "actors": resources.actors}
+
+
+def unit_sizes(count: int, most: int, actors: int, batch_size: int) -> Iterator[int]:
+    """Yield the sizes of units, so that one actor has as much to do as another.
+
+    Units are whole batches but for the last, differ by one batch at most, and are a multiple of the
+    actors: three units of 256, 256 and 147 images would keep one of two actors waiting.
+
+    Args:
+        count: Images.
+        most: Images of a unit at most.
+        actors: Among which the units are shared.
+        batch_size: Images of a pass.
+    """
+    batch = min(batch_size, most)
+    batches = -(-count // batch)
+    fewest = -(-batches // (most // batch))
+    units = min(-(-fewest // actors) * actors, batches)
+    for i in range(units):
+        size = batch * (batches // units + (i < batches % units))
+        yield min(size, count)
+        count -= size
 
 
 def draw_images(run: RunDir) -> ImageSample:

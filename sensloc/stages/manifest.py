@@ -34,6 +34,7 @@ from sensloc.stages.annotations import (
     listed,
     read_all,
     read_selected,
+    sharing,
 )
 from sensloc.store import tables
 from sensloc.store.files import load_unit
@@ -62,12 +63,12 @@ def manifest(run: RunDir) -> None:
         "manifest",
         *("manifest", "audit.json", WORK),
         of={"data set's listing": listing},
-        rows_per_block=config.resources.rows_per_block,
+        **sharing(config),
     ) as facts:
         try:
             read_all(run, reading, reader)
             sample = draw_images(run)
-            spans = sample.spans(facts["rows_per_block"])
+            spans = sample.shared(facts, config.sensitivity.batch_size)
             units.each(run, INSPECTED, spans, inspect_images, sample.selection)
             split, audit = fit_split(run)
         except DatasetError:  # to be mended in the data set, which is then read anew

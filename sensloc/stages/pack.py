@@ -5,6 +5,7 @@ import json
 import logging
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 from urllib.parse import quote
 
@@ -62,7 +63,7 @@ def pack(run: RunDir, images_per_shard: int = IMAGES_PER_SHARD) -> str:
         ) as facts:
             annotations.read_all(run, reading, reader)
             sample = annotations.draw_images(run)
-            spans = sample.spans(facts["images_per_shard"])
+            spans = sample.spans(repeat(facts["images_per_shard"]))
             todo = {unit: (unit, cut) for unit, cut in spans.items()}
             units.each(run, INDEX, todo, pack_images, sample.selection)
             packed = load(run, run.files(INDEX), ["shard", "error"], errors=True)

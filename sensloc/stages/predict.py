@@ -105,13 +105,13 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
         reader = Unboxed(run.config.dataset)
         reading, listing = annotations.listed(reader)
         made_of = {"localizer": _hash(folder), "list of images": listing}
-        size = run.config.resources.rows_per_block
-        work = annotations.WORK
-        with run.stage("predict", BOXES, work, of=made_of, rows_per_block=size) as record:
+        work, sharing = annotations.WORK, annotations.sharing(run.config)
+        with run.stage("predict", BOXES, work, of=made_of, **sharing) as record:
             annotations.read_all(run, reading, reader)
             sample = annotations.draw_images(run)
             selected = partial(_rows, selection=sample.selection)
-            write_units(chain(run, selected, folder, facts), sample.spans(record["rows_per_block"]))
+            spans = sample.shared(record, run.config.sensitivity.batch_size)
+            write_units(chain(run, selected, folder, facts), spans)
             record |= _account(run, sample.count)
         run.remove(work)
     for name in formats:
