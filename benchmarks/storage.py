@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 import typer
 
-from sensloc.cli import on_config
+from sensloc.command import on_config
 from sensloc.comparison.speed import medians
 from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
