@@ -11,7 +11,16 @@ import typer
 
 from sensloc import __version__
 from sensloc.arguments import Changes, Data, Images, Localizer, Output, Run, Toml
-from sensloc.command import Job, execute, existing, on_config, on_run
+from sensloc.command import (
+    Job,
+    always,
+    execute,
+    existing,
+    never,
+    on_config,
+    on_run,
+    unless_finished,
+)
 from sensloc.config import Resources, absolute, first_lines, read_config
 from sensloc.report import status as progress
 from sensloc.report.exports import Format
@@ -137,7 +146,10 @@ def run(
 
     Stages that the run directory already holds complete are not run again.
     """
-    on_config(_compare if compare else _run)(config, data, output, changes)
+    from sensloc.stages.whole_run import STAGES
+
+    job, needs_ray = (_compare, always) if compare else (_run, unless_finished(*STAGES))
+    on_config(job, needs_ray)(config, data, output, changes)
 
 
 @app.command()
@@ -162,7 +174,9 @@ def predict(
     )
     localizer = absolute(run)
     boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
-    execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
+    formats = format or [Format.COCO]
+    needs_ray = unless_finished("predict", *formats)
+    execute(boxes, lambda boxes: stage.predict(boxes, localizer, formats), needs_ray)
 
 
 @app.command()
@@ -245,7 +259,7 @@ app.command("report")(on_run(_report))
 app.command("coco")(on_run(_coco))
 app.command("pack")(on_config(_pack))
 for name, description in STAGES.items():
-    command = on_config(_stage(name), cluster=name != "figure")
+    command = on_config(_stage(name), never if name == "figure" else always)
     app.command(name, help=description, rich_help_panel="Single stages")(command)
 
 

@@ -17,14 +17,32 @@ log = logging.getLogger(__name__)
 Job = Callable[[RunDir], str | None]
 """Work on a run; returns the text to print at the end."""
 
+Question = Callable[[RunDir], bool]
+"""A question about a run."""
 
-def execute(run: RunDir, job: Job, cluster: bool = True) -> None:
+
+def always(run: RunDir) -> bool:
+    """Answer yes, whatever the run."""
+    return True
+
+
+def never(run: RunDir) -> bool:
+    """Answer no, whatever the run."""
+    return False
+
+
+def unless_finished(*stages: str) -> Question:
+    """Return whether any of these stages is not complete, as a question."""
+    return lambda run: not all(run.finished(stage) for stage in stages)
+
+
+def execute(run: RunDir, job: Job, needs_ray: Question = always) -> None:
     """Lock a run directory, connect to Ray if it is needed, do a job and print what it returns."""
     if JOB_COPY in run.url:
         log.warning("%s goes with the submitted job's copy of your files: pass --output", run.url)
     with ExitStack() as held:
         held.enter_context(run.alone())
-        if cluster:
+        if needs_ray(run):
             from sensloc.engine.cluster import connected
 
             held.enter_context(connected())
@@ -33,7 +51,7 @@ def execute(run: RunDir, job: Job, cluster: bool = True) -> None:
         print(text)
 
 
-def on_config(job: Job, cluster: bool = True) -> Callable[..., None]:
+def on_config(job: Job, needs_ray: Question = always) -> Callable[..., None]:
     """Return the command that does a job, on Ray or not, on the run that a TOML file names."""
 
     @errors_as_messages()
@@ -41,7 +59,7 @@ def on_config(job: Job, cluster: bool = True) -> Callable[..., None]:
         config: Toml, data: Data = None, output: Output = None, changes: Changes = None
     ) -> None:
         values = load_config(config, data=data, output=output, changes=changes or ())
-        execute(RunDir.open(values), job, cluster)
+        execute(RunDir.open(values), job, needs_ray)
 
     command.__doc__ = job.__doc__
     return command
@@ -52,7 +70,7 @@ def on_run(job: Job) -> Callable[..., None]:
 
     @errors_as_messages()
     def command(run: Run) -> None:
-        execute(existing(run), job, cluster=False)
+        execute(existing(run), job, never)
 
     command.__doc__ = job.__doc__
     return command

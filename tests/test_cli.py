@@ -151,6 +151,14 @@ def test_a_named_config_is_listed_and_printed() -> None:
     assert all(name in refused.output for name in listed)
 
 
+def test_a_run_that_is_complete_is_answered_without_ray(small_run: RunDir) -> None:
+    config = str(Path(small_run.url).with_name("small.toml"))
+    run = f"import sys, sensloc.cli; sensloc.cli.app(['run', {config!r}], standalone_mode=False)"
+    done = job("-c", f"{run}; print('ray' in sys.modules)")
+    assert done.stdout.endswith("\nFalse\n"), done.stderr
+    assert f"open {small_run.at('report.html')}" in done.stdout
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """Below a file, and where the kernel makes no folder, whoever asks."""
     (tmp_path / "file").write_text("")
