@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 from sensloc import __version__
 from sensloc.cli import app, script
 from sensloc.config import load_config
+from sensloc.engine.cluster import connected
+from sensloc.report.messages import errors_as_messages
 from sensloc.stages.whole_run import STAGES
 from sensloc.store.run import RunDir
 
@@ -114,6 +117,13 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
     assert f"\nerror: {tmp_path}/annotations.json: not a JSON file" in f"\n{done.output}"
     assert "Traceback" not in done.output
     assert "Failed to apply" not in done.output
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_job_that_is_terminated_ends_as_by_ctrl_c() -> None:
+    stopped = pytest.raises(SystemExit, match="stopped: the same command goes on from here")
+    with stopped, errors_as_messages(), connected():
+        signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("cluster")
