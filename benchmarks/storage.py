@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 import typer
 
-from sensloc.cli import on_config
+from sensloc.command import never, on_config
 from sensloc.comparison.speed import medians
 from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
@@ -76,4 +76,4 @@ def _fetch_all(run: RunDir, uris: Sequence[str]) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    typer.run(on_config(storage, cluster=False))
+    typer.run(on_config(storage, never))

@@ -24,6 +24,7 @@ Changes = Annotated[
     ),
 ]
 Run = Annotated[str, typer.Argument(help="A run's directory: folder or URL.")]
+Localizer = Annotated[str, typer.Argument(help="A finished run, or a copy of its localizer/.")]
 Images = Annotated[
     str,
     typer.Argument(

@@ -3,25 +3,29 @@
 What takes long to import is imported by the command that needs it.
 """
 
-import logging
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sensloc import __version__
-from sensloc.arguments import Changes, Data, Images, Output, Run, Toml
-from sensloc.config import Resources, absolute, first_lines, load_config, read_config
+from sensloc.arguments import Changes, Data, Images, Localizer, Output, Run, Toml
+from sensloc.command import (
+    Job,
+    always,
+    execute,
+    existing,
+    never,
+    on_config,
+    on_run,
+    unless_finished,
+)
+from sensloc.config import Resources, absolute, first_lines, read_config
 from sensloc.report import status as progress
 from sensloc.report.exports import Format
 from sensloc.report.messages import errors_as_messages
 from sensloc.store.run import RunDir
-
-JOB_COPY = "/runtime_resources/working_dir_files/"
-"""In the path of the folder that `ray job submit --working-dir` makes on the cluster."""
 
 STAGES = {
     "manifest": "Read the annotations, measure the images and draw the sets.",
@@ -33,11 +37,6 @@ STAGES = {
     "localizer": "Learn the confidence, and write all that `sensloc predict` needs.",
 }
 """Name -> description of the stages that are commands beside ``evaluate``, which is more."""
-
-log = logging.getLogger(__name__)
-
-Job = Callable[[RunDir], str | None]
-"""Work on a run; returns the text to print at the end."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,21 +61,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def execute(run: RunDir, job: Job, cluster: bool = True) -> None:
-    """Lock a run directory, connect to Ray if it is needed, do a job and print what it returns."""
-    if JOB_COPY in run.url:
-        log.warning("%s goes with the submitted job's copy of your files: pass --output", run.url)
-    with ExitStack() as held:
-        held.enter_context(run.alone())
-        if cluster:
-            from sensloc.engine.cluster import connected
-
-            held.enter_context(connected())
-        text = job(run)
-    if text is not None:
-        print(text)
 
 
 def _run(run: RunDir) -> str:
@@ -121,31 +105,6 @@ def _stage(name: str) -> Job:
     return job
 
 
-def on_config(job: Job, cluster: bool = True) -> Callable[..., None]:
-    """Return the command that does a job, on Ray or not, on the run that a TOML file names."""
-
-    @errors_as_messages()
-    def command(
-        config: Toml, data: Data = None, output: Output = None, changes: Changes = None
-    ) -> None:
-        values = load_config(config, data=data, output=output, changes=changes or ())
-        execute(RunDir.open(values), job, cluster)
-
-    command.__doc__ = job.__doc__
-    return command
-
-
-def on_run(job: Job) -> Callable[..., None]:
-    """Return the command that does a job on the run in a directory, without Ray."""
-
-    @errors_as_messages()
-    def command(run: Run) -> None:
-        execute(_existing(run), job, cluster=False)
-
-    command.__doc__ = job.__doc__
-    return command
-
-
 @app.command()
 @errors_as_messages()
 def configs(
@@ -187,13 +146,16 @@ def run(
 
     Stages that the run directory already holds complete are not run again.
     """
-    on_config(_compare if compare else _run)(config, data, output, changes)
+    from sensloc.stages.whole_run import STAGES
+
+    job, needs_ray = (_compare, always) if compare else (_run, unless_finished(*STAGES))
+    on_config(job, needs_ray)(config, data, output, changes)
 
 
 @app.command()
 @errors_as_messages()
 def predict(
-    run: Annotated[str, typer.Argument(help="A finished run, or a copy of its localizer/.")],
+    run: Localizer,
     images: Images,
     output: Annotated[str, typer.Option(help="Folder or URL for the boxes.")],
     format: Annotated[
@@ -212,7 +174,22 @@ def predict(
     )
     localizer = absolute(run)
     boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
-    execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
+    formats = format or [Format.COCO]
+    needs_ray = unless_finished("predict", *formats)
+    execute(boxes, lambda boxes: stage.predict(boxes, localizer, formats), needs_ray)
+
+
+@app.command()
+@errors_as_messages()
+def explain(
+    run: Localizer,
+    image: Annotated[str, typer.Argument(help="An image: path or URL.")],
+    output: Annotated[str, typer.Option(help="The picture: path or URL of a .png.")],
+) -> None:
+    """Draw why a finished run's box is where it is: the image, its heat maps, the box."""
+    from sensloc.report import panels
+
+    print(panels.write(run, image, output))
 
 
 @app.command()
@@ -252,9 +229,9 @@ def status(run: Run) -> None:
 
     Exit code: 0 complete, 3 incomplete, 4 a job is at work, 5 failed, 1 no run there.
     """
-    existing = _existing(run)
-    state = progress.status(existing)
-    print(state.text(existing.url))
+    found = existing(run)
+    state = progress.status(found)
+    print(state.text(found.url))
     sys.exit(state.code)
 
 
@@ -274,7 +251,7 @@ def diff(
     """Compare two evaluated runs, method by method, on the images that both have judged."""
     from sensloc.stages.views import diff as view
 
-    print(view.diff(_existing(first), _existing(second), split, iou))
+    print(view.diff(existing(first), existing(second), split, iou))
 
 
 app.command("compare")(on_config(_compare))
@@ -282,7 +259,7 @@ app.command("report")(on_run(_report))
 app.command("coco")(on_run(_coco))
 app.command("pack")(on_config(_pack))
 for name, description in STAGES.items():
-    command = on_config(_stage(name), cluster=name != "figure")
+    command = on_config(_stage(name), never if name == "figure" else always)
     app.command(name, help=description, rich_help_panel="Single stages")(command)
 
 
@@ -291,7 +268,3 @@ def script(file: str) -> None:
     name = Path(file).stem
     group = typer.main.get_group(app)
     group.commands[name](prog_name=f"python jobs/{name}.py")
-
-
-def _existing(run: str) -> RunDir:
-    return RunDir.found(absolute(run.rstrip("/")))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 from sensloc import __version__
 from sensloc.cli import app, script
 from sensloc.config import load_config
+from sensloc.engine.cluster import connected
+from sensloc.report.messages import errors_as_messages
 from sensloc.stages.whole_run import STAGES
 from sensloc.store.run import RunDir
 
@@ -117,6 +120,13 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_job_that_is_terminated_ends_as_by_ctrl_c() -> None:
+    stopped = pytest.raises(SystemExit, match="stopped: the same command goes on from here")
+    with stopped, errors_as_messages(), connected():
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_scenes_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
     places = ("--data", "/sys/scenes", "--output", str(tmp_path / "run"))
     done = sensloc("manifest", "demo", *places, "--set", "dataset.count=10")
@@ -149,6 +159,14 @@ def test_a_named_config_is_listed_and_printed() -> None:
     refused = sensloc("configs", "no_such")
     assert refused.exit_code == 1
     assert all(name in refused.output for name in listed)
+
+
+def test_a_run_that_is_complete_is_answered_without_ray(small_run: RunDir) -> None:
+    config = str(Path(small_run.url).with_name("small.toml"))
+    run = f"import sys, sensloc.cli; sensloc.cli.app(['run', {config!r}], standalone_mode=False)"
+    done = job("-c", f"{run}; print('ray' in sys.modules)")
+    assert done.stdout.endswith("\nFalse\n"), done.stderr
+    assert f"open {small_run.at('report.html')}" in done.stdout
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -250,7 +250,15 @@ def test_the_folder_decides_which_code_can_change_a_row():
     """All code is a run's, or its comparison's, or shows results: each file is one of these."""
     rows, comparison = provenance.code(), provenance.code(comparison=True)
     assert {name.partition("/")[0] for name in comparison} == {"comparison", "baselines"}
-    shown = {"arguments.py", "cli.py", "__main__.py", "report", "init", "stages/views"}
+    shown = {
+        "arguments.py",
+        "command.py",
+        "cli.py",
+        "__main__.py",
+        "report",
+        "init",
+        "stages/views",
+    }
     every = {file.relative_to(provenance.PACKAGE) for file in provenance.PACKAGE.rglob("*.py")}
     rest = every - {Path(name) for name in rows | comparison}
     assert rest == {file for file in every if any(file.is_relative_to(name) for name in shown)}

@@ -10,7 +10,8 @@ FLOORS = (
     ("errors", "dice", "boxes", "rows", "sections", "sums"),
     *(("images",), ("datasets",), ("networks",), ("scoring",), ("heatmaps",), ("methods",)),
     *(("baselines",), ("config",), ("store",), ("prediction",), ("report",), ("init",)),
-    *(("engine",), ("stages",), ("comparison",), ("arguments",), ("cli",), ("__main__",)),
+    *(("engine",), ("stages",), ("comparison",)),
+    *(("arguments",), ("command",), ("cli",), ("__main__",)),
 )
 """The rooms of the package from the ground up: each imports from its own floor and those below."""
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -47,12 +48,14 @@ T = TypeVar("T")
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Join or start a cluster, see ``connect``.
+    """Join or start a cluster, see ``connect``; from then on SIGTERM is a KeyboardInterrupt.
 
     Raises:
         RunError: Workers or nodes died more often than work is tried again.
     """
     connect()
+    # as Ctrl-C: the handler that ray.init leaves behind aborts the process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except RayTaskError:

@@ -9,7 +9,7 @@ The folder is ``localizer/`` of a run directory. It may be copied anywhere::
     classifier.pt     the network's weights, only where the run trained them itself
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import nn
 
 from sensloc.boxes import Boxes
 from sensloc.heatmaps import FOREGROUND, SECOND, names_of
@@ -109,26 +110,13 @@ class Localizer:
             ClassifierError: The network cannot be built.
         """
         folder, facts = read_facts(str(url))
-        config = facts.classifier
-        network = config.load(f"{folder}/classifier.pt")
-        facts.require_weights(weights_hash(network), folder)
         method, _ = _unpacked(f"{folder}/{METHOD}")
-        box, maps = saved.of_maps(method), facts.sensitivity
+        box = saved.of_maps(method)
         names = names_of(box.columns)
-        twice, learned = SECOND in names, bool({FOREGROUND, SECOND} & set(names))
-        readouts = _unpacked(f"{folder}/{READOUT}")[0] if learned else ()
-        make = map_maker(
-            lambda: network,
-            lambda network, taps: prepare(network, config, device, taps, maps.precision),
-            (FOREGROUND,) if learned else names,
-            Options(channels=maps.channels, readouts={FOREGROUND: readouts}),
-            mean=config.mean,
-            std=config.std,
-            batch_size=maps.batch_size,
-            grid=maps.grid,
-            device=device,
-        )
-        return cls(facts, Looker(make, twice), box, *readouts)
+        learned = bool({FOREGROUND, SECOND} & set(names))
+        (readout,) = _unpacked(f"{folder}/{READOUT}")[0] if learned else (None,)
+        look = looker(facts, network_of(folder, facts), names, readout, device=device)
+        return cls(facts, look, box, readout)
 
     def find(self, pixels: Pixels, sources: Sequence[Source]) -> PredictedBatch:
         """Find boxes in images, in one batch.
@@ -165,9 +153,8 @@ class Localizer:
         if not images:
             return []
         size = self.facts.classifier.input_size
-        opened = [_open(image) for image in images]
-        first = replace(self.look.first, batch_size=len(images))
-        whole = replace(self, look=replace(self.look, first=first))
+        opened = [stored(image) for image in images]
+        whole = replace(self, look=self.look.sized(len(images)))
         predicted = whole.find(np.stack([squash(image, size) for image in opened]), opened)
         scaled = predicted.boxes * [[*image.shape[1::-1]] * 2 for image in opened]
         return [
@@ -183,18 +170,80 @@ class Localizer:
         ]
 
 
+def network_of(folder: str, facts: LocalizerFacts) -> nn.Module:
+    """Return the network of a localizer, on the CPU.
+
+    Args:
+        folder: The localizer's, as ``read_facts`` gives it.
+        facts: Of the localizer.
+
+    Raises:
+        LocalizerError: The weights are not those that the run had.
+        ClassifierError: It cannot be built.
+    """
+    network = facts.classifier.load(f"{folder}/classifier.pt")
+    facts.require_weights(weights_hash(network), folder)
+    return network
+
+
+def looker(
+    facts: LocalizerFacts,
+    network: nn.Module,
+    names: Collection[str],
+    readout: Readout | None,
+    grid: int | None = None,
+    device: str = "cpu",
+) -> Looker:
+    """Return the maker of some heat maps, as the localizer's run makes them.
+
+    Args:
+        facts: Of the localizer.
+        network: Its network.
+        names: Of the heat maps, see ``sensloc.heatmaps``.
+        readout: Of the foreground, where it is among them.
+        grid: A map of more cells than ``grid`` x ``grid`` is pooled to that; None: as in the run.
+        device: Where the network runs: "cpu" or "cuda".
+
+    Raises:
+        ClassifierError: The network has no place for a heat map.
+    """
+    config, maps = facts.classifier, facts.sensitivity
+    readouts = {} if readout is None else {FOREGROUND: (readout,)}
+    return Looker.of(
+        names,
+        lambda names: map_maker(
+            lambda: network,
+            lambda network, taps: prepare(network, config, device, taps, maps.precision),
+            names,
+            Options(channels=maps.channels, readouts=readouts),
+            mean=config.mean,
+            std=config.std,
+            batch_size=maps.batch_size,
+            grid=grid or maps.grid,
+            device=device,
+        ),
+    )
+
+
 def _unpacked(url: str) -> tuple[Any, Any]:
     """Return the value of a saved file, and its facts."""
     return saved.unpack(read_file(url), url)
 
 
-def _open(image: AnyImage) -> Pixels:
-    """Return an image's pixels as it is stored: uint8 [h, w, 3]."""
+def stored(image: AnyImage) -> Pixels:
+    """Return an image's pixels as it is stored: uint8 [h, w, 3].
+
+    Raises:
+        ImageError: It cannot be read, or is too large; the error names its file if it has one.
+    """
     if isinstance(image, str | Path):
         (data,) = fetch([str(image)])
         if isinstance(data, ImageError):
             raise data
-        image = data
+        try:
+            return pixels_of(data)
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from error
     if isinstance(image, bytes):
         return pixels_of(image)
     if isinstance(image, Image.Image):

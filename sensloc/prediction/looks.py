@@ -6,7 +6,7 @@ read-out: two passes, whose backward parts stop half-way.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -47,6 +47,21 @@ class Looker:
 
     first: MapMaker
     twice: bool
+
+    @classmethod
+    def of(cls, names: Collection[str], make: Callable[[Sequence[str]], MapMaker]) -> "Looker":
+        """Return the maker of heat maps by their names, a second look's among them.
+
+        Args:
+            names: Of the heat maps.
+            make: Makes the maker of those of whole images.
+        """
+        wanted = dict.fromkeys(FOREGROUND if name == SECOND else name for name in names)
+        return cls(make(tuple(wanted)), SECOND in names)
+
+    def sized(self, images: int) -> "Looker":
+        """Return the same maker for batches of so many images."""
+        return replace(self, first=replace(self.first, batch_size=images))
 
     def __call__(
         self,

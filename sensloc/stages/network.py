@@ -6,7 +6,7 @@ from typing import TypeVar
 from torch import nn
 
 from sensloc.engine.pool import by_actor
-from sensloc.heatmaps import FOREGROUND, SECOND, is_learned, maker
+from sensloc.heatmaps import is_learned, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
 from sensloc.networks.prepare import prepare, weights_hash
@@ -106,6 +106,4 @@ def map_maker(
 
 def looker(run: RunDir, names: Sequence[str], device: str) -> Looker:
     """Return the maker of some heat maps, a second look's among them: see ``map_maker``."""
-    twice = SECOND in names
-    first = dict.fromkeys([*(name for name in names if name != SECOND), *[FOREGROUND] * twice])
-    return Looker(map_maker(run, tuple(first), device), twice)
+    return Looker.of(names, lambda names: map_maker(run, names, device))

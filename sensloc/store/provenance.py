@@ -13,7 +13,7 @@ from sensloc.config import NO_IDENTITY, Config
 
 PACKAGE = Path(__file__).parents[1]
 
-SHOWN = ("report", "init", "stages/views", "arguments.py", "cli.py", "__main__.py")
+SHOWN = ("report", "init", "stages/views", "arguments.py", "command.py", "cli.py", "__main__.py")
 """Folders and files that decide how results look, or begin a config, and no row of any table."""
 
 COMPARED = ("comparison", "baselines")
