@@ -200,6 +200,7 @@ def predict(
         list[Format] | None,
         typer.Option(help="Beside the Parquet files; may be repeated. Without it: coco."),
     ] = None,
+    review: Annotated[int, typer.Option(min=0, help="Write so many of the least sure too.")] = 0,
     actors: Annotated[int, typer.Option(help="Networks held at once.")] = 2,
     cpus_per_actor: float = 0.5,
     gpus_per_actor: float = 0.0,
@@ -212,7 +213,7 @@ def predict(
     )
     localizer = absolute(run)
     boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
-    execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO]))
+    execute(boxes, lambda boxes: stage.predict(boxes, localizer, format or [Format.COCO], review))
 
 
 @app.command()

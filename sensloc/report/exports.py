@@ -1,4 +1,7 @@
-"""Boxes in the formats of other programs: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
+"""Boxes in the formats of other programs: COCO's JSON, PASCAL VOC's XML, YOLO's text.
+
+Those of Label Studio are in ``label_studio``.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +19,7 @@ class Format(StrEnum):
     """A format that predicted boxes can be written in, beside Parquet."""
 
     COCO = "coco"
+    LABEL_STUDIO = "label-studio"
     VOC = "voc"
     YOLO = "yolo"
 
