@@ -1,7 +1,7 @@
 """Boxes for Label Studio: tasks with pre-annotations, and the labelling config that they need."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -30,28 +30,30 @@ def tasks(rows: Iterable[dict[str, Any]], facts: "LocalizerFacts") -> str:
 
 
 def _task(row: dict[str, Any], version: str) -> dict[str, Any]:
-    x0, y0, x1, y1 = (100 * float(edge) for edge in row["box"])
-    region = {
-        "id": "box",
+    guess = {"model_version": version, "score": row["confidence"]}
+    return {
+        "data": {OBJECT: served(row["uri"]), "image_id": row["image_id"]},
+        "predictions": [guess | {"result": [region(row, row["box"])]}],
+    }
+
+
+def region(row: dict[str, Any], box: Sequence[float]) -> dict[str, Any]:
+    """Return a labelled rectangle, as predictions and annotations have it.
+
+    Args:
+        row: with the image's wnid, width and height.
+        box: [4] unit xyxy.
+    """
+    x0, y0, x1, y1 = (100 * float(edge) for edge in box)
+    corner = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "rotation": 0}
+    return {
         "type": RECTANGLE,
         "from_name": CONTROL,
         "to_name": OBJECT,
         "original_width": row["width"],
         "original_height": row["height"],
         "image_rotation": 0,
-        "value": {
-            "x": x0,
-            "y": y0,
-            "width": x1 - x0,
-            "height": y1 - y0,
-            "rotation": 0,
-            RECTANGLE: [row["wnid"]],
-        },
-    }
-    score = row["confidence"]
-    return {
-        "data": {OBJECT: served(row["uri"]), "image_id": row["image_id"]},
-        "predictions": [{"model_version": version, "score": score, "result": [region]}],
+        "value": corner | {RECTANGLE: [row["wnid"]]},
     }
 
 
