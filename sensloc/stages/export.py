@@ -84,7 +84,8 @@ def _write_together(
     """Write the files of a format of ``TOGETHER`` into a folder that ends in "/", or is ""."""
     by_part = (row for part in rows.to_batches(1000) for row in part.to_pylist())
     if name == Format.COCO:
-        run.write(f"{folder}coco.json", exports.coco(by_part, facts))
+        by_wnid = folder != ""  # of what is corrected, and comes back
+        run.write(f"{folder}coco.json", exports.coco(by_part, facts, by_wnid))
     else:
         run.write(f"{folder}label_studio.json", label_studio.tasks(by_part, facts))
         run.write(f"{folder}label_studio.xml", label_studio.config(facts))
