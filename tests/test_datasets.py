@@ -282,6 +282,25 @@ def test_an_image_has_the_class_of_its_largest_box(
     assert [row.left_out for row in found.values()] == ["no box"] * (without is not None)
 
 
+def test_what_cvat_exports_is_coco(tmp_path: Path) -> None:
+    """As its COCO 1.0 has it, see also test_localizer.py."""
+    exported = {
+        "licenses": [{"name": "", "id": 0, "url": ""}],
+        "info": {"contributor": "", "date_created": "", "description": "", "url": ""},
+        "categories": [{"id": 1, "name": "dog", "supercategory": ""}],
+        "images": [{"id": 1, "width": 100, "height": 80, "file_name": "sub/a.jpg", "license": 0,
+                    "flickr_url": "", "coco_url": "", "date_captured": 0}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [],
+                         "area": 12.0, "bbox": [1.5, 2.0, 3.0, 4.0], "iscrowd": 0,
+                         "attributes": {"occluded": False, "rotation": 0.0}}],
+    }  # fmt: skip
+    files = {"annotations/instances_default.json": json.dumps(exported)}
+    options = {"images": "photos", "annotations": "annotations/instances_default.json"}
+    (row,) = rows(reader("coco", store(str(tmp_path), files), **options))
+    assert (row.wnid, row.corners, row.error) == ("dog", [[1.5, 2, 3, 4]], None)
+    assert row.uri == f"{tmp_path}/photos/sub/a.jpg"
+
+
 @pytest.mark.parametrize(
     ("image", "uri"),
     [
