@@ -162,6 +162,7 @@ def predict(
         list[Format] | None,
         typer.Option(help="Beside the Parquet files; may be repeated. Without it: coco."),
     ] = None,
+    review: Annotated[int, typer.Option(min=0, help="Write so many of the least sure too.")] = 0,
     actors: Annotated[int, typer.Option(help="Networks held at once.")] = 2,
     cpus_per_actor: float = 0.5,
     gpus_per_actor: float = 0.0,
@@ -176,7 +177,7 @@ def predict(
     boxes = RunDir.open(stage.prediction(localizer, images, output, resources))
     formats = format or [Format.COCO]
     needs_ray = unless_finished("predict", *formats)
-    execute(boxes, lambda boxes: stage.predict(boxes, localizer, formats), needs_ray)
+    execute(boxes, lambda boxes: stage.predict(boxes, localizer, formats, review), needs_ray)
 
 
 @app.command()

@@ -146,6 +146,8 @@ ENTRANCES = {
                         DatasetError),
     "COCO": Entrance([test_datasets.coco()["annotations.json"].encode()],
                      reading("coco", "annotations.json"), DatasetError),
+    "Label Studio": Entrance([test_datasets.label_studio()["project.json"].encode()],
+                             reading("label_studio", "project.json"), DatasetError),
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------- damage

@@ -20,7 +20,7 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
-from benchmarks import decode, fit, gpu, gradient, parts, pipeline
+from benchmarks import decode, fit, gpu, gradient, parts, pipeline, review
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.passes import counted
@@ -33,6 +33,7 @@ from sensloc.boxes import unit_boxes
 from sensloc.config import load_config
 from sensloc.datasets import Annotation
 from sensloc.datasets.imagenet import ImageNet
+from sensloc.datasets.label_studio import LabelStudio
 from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.errors import DatasetError
 from sensloc.images.inspection import inspect
@@ -504,3 +505,51 @@ def test_memory_is_that_of_all_processes_at_one_look() -> None:
     looks = [(0.0, 1, 2_000_000_000), (0.0, 2, 500_000_000), (1.0, 1, 1_000_000_000)]
     rows = [{"second": second, "pid": pid, "own": own} for second, pid, own in looks]
     assert together(pa.Table.from_pylist(rows, SAMPLES)) == 2_500_000_000
+
+
+# --------------------------------------------------------------------------- corrected boxes
+
+
+def test_what_is_held_out_is_never_learned_from(small_run: RunDir, tmp_path: Path) -> None:
+    loop, again = (review.Loop.of(small_run, tmp_path, 5, 10) for _ in range(2))
+    held_out = {row["uri"] for row in loop.held_out}
+    assert held_out == {row["uri"] for row in again.held_out}
+    assert not held_out & loop.pool.keys()
+    assert len(loop.held_out) + len(loop.pool) == 400
+    assert set(review.by_class(loop.held_out)) == set(review.by_class(loop.pool.values()))
+
+
+def test_a_corrected_task_has_the_true_boxes(small_run: RunDir, tmp_path: Path) -> None:
+    truth = list(review.Loop.of(small_run, tmp_path, 5, 10).pool.values())
+    (tmp_path / "x.json").write_text(json.dumps([review.task(row) for row in truth]))
+    dataset = LabelStudio(layout="label_studio", root=str(tmp_path), file="x.json")
+    found = {row.uri: row for unit in dataset.units() for row in dataset.read(unit)}
+    for row in truth:
+        read = found.pop(row["uri"])
+        assert (read.image_id, read.wnid, read.error) == (row["image_id"], row["wnid"], None)
+        boxes = unit_boxes(read.corners, row["width"], row["height"], read.convention)
+        np.testing.assert_allclose(boxes, row["boxes"], atol=1e-6)
+    assert not found
+
+
+def test_a_gain_is_the_mean_over_draws_and_images() -> None:
+    more = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], float)
+    less = np.array([[1, 0, 1, 0], [0, 1, 1, 0]], float)
+    value, low, high = review.gain(more, less)
+    assert value == pytest.approx(37.5)
+    assert low <= value <= high
+    assert review.gain(less, more)[0] == -value
+    assert review.gain(more, more) == (0, 0, 0)
+
+
+@pytest.mark.long
+def test_a_round_of_corrected_boxes(small_run: RunDir, tmp_path: Path) -> None:
+    loop = review.Loop.of(small_run, tmp_path, 10, 20)
+    rows = loop.draw(0)
+    assert [row["boxes"] for row in rows] == [100, 120, 120]
+    lines = review.summary(rows)
+    assert len(lines) == 3 * len(review.MEASURES)
+    pool = {row["arm"]: np.mean(row["pool"]) for row in rows}
+    for row in rows[1:]:
+        wrong = 20 * (1 - np.mean(row["right_before"]))
+        assert pool[row["arm"]] == pytest.approx(pool[review.FIRST] + wrong / len(loop.pool))

@@ -128,11 +128,42 @@ def table(*more: str, header: str = HEADER) -> Files:
     return {"boxes.csv": "\n".join([header, *TABLE, *more]) + "\n"}
 
 
+def rectangle(label: str, *corner: object, **more: Any) -> dict[str, Any]:
+    """A region of Label Studio's: left, top, width and height in percent."""
+    value = dict(zip(("x", "y", "width", "height"), corner, strict=True))
+    return {
+        "id": "x", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
+        "original_width": 100, "original_height": 80, "image_rotation": 0,
+        "value": {**value, "rotation": 0, "rectanglelabels": [label]}, **more,
+    }  # fmt: skip
+
+
+def annotated(*result: Any, hour: int = 1, **more: Any) -> dict[str, Any]:
+    return {"result": list(result), "updated_at": f"2026-01-01T{hour:02}:00:00.000000Z", **more}
+
+
+def label_studio(*more: Any) -> Files:
+    """An image that two people have boxed and a third has given up, and others."""
+    dog, cat = rectangle("dog", 0, 0, 10, 10), rectangle("cat", 5, 5, 50, 50)
+    choice = {"type": "choices", "value": {"choices": ["blurred"]}}
+    unsized = {"original_width": None, "original_height": None}
+    tasks = [
+        {"id": 1, "data": {"image": "a.jpg", "image_id": "7"}, "annotations": [
+            annotated(rectangle("cow", 0, 0, 99, 99), hour=3, was_cancelled=True),
+            annotated(dog, choice, cat, hour=2), annotated(rectangle("dog", 0, 0, 90, 90))]},
+        {"id": 2, "data": {"image": "sub/b.jpg", "image_id": "8"}, "annotations": [
+            annotated(rectangle("dog", 1.5, 2, 3, 4, **unsized))]},
+        {"id": 3, "data": {"image": "c.jpg", "image_id": "9"}, "annotations": [annotated(choice)]},
+    ]  # fmt: skip
+    return {"project.json": json.dumps([*tasks, *more])}
+
+
 LAYOUTS: dict[str, Callable[[], Files]] = {
     "imagenet": imagenet,
     "tiny_imagenet": tiny,
     "voc": voc,
     "coco": coco,
+    "label_studio": label_studio,
     "table": table,
 }
 
@@ -235,6 +266,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     [
         ("voc", (100, 80), [[1, 1, 50, 50], [20, 20, 30, 30]], ("a", "b", "c")),
         ("coco", (100, 80), [[5, 5, 50, 50]], ("7", "8", "9")),
+        ("label_studio", (100, 80), [[0.05, 0.05, 0.55, 0.55]], ("7", "8", "9")),
         ("table", None, [[0, 0, 50, 50], [1, 1, 9, 9]], ("a.jpg", "b.jpg", None)),
     ],
 )
@@ -248,6 +280,58 @@ def test_an_image_has_the_class_of_its_largest_box(
     assert found[single].wnid == "dog"
     assert found.pop(single).size is None
     assert [row.left_out for row in found.values()] == ["no box"] * (without is not None)
+
+
+def test_what_cvat_exports_is_coco(tmp_path: Path) -> None:
+    """As its COCO 1.0 has it, see also test_localizer.py."""
+    exported = {
+        "licenses": [{"name": "", "id": 0, "url": ""}],
+        "info": {"contributor": "", "date_created": "", "description": "", "url": ""},
+        "categories": [{"id": 1, "name": "dog", "supercategory": ""}],
+        "images": [{"id": 1, "width": 100, "height": 80, "file_name": "sub/a.jpg", "license": 0,
+                    "flickr_url": "", "coco_url": "", "date_captured": 0}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [],
+                         "area": 12.0, "bbox": [1.5, 2.0, 3.0, 4.0], "iscrowd": 0,
+                         "attributes": {"occluded": False, "rotation": 0.0}}],
+    }  # fmt: skip
+    files = {"annotations/instances_default.json": json.dumps(exported)}
+    options = {"images": "photos", "annotations": "annotations/instances_default.json"}
+    (row,) = rows(reader("coco", store(str(tmp_path), files), **options))
+    assert (row.wnid, row.corners, row.error) == ("dog", [[1.5, 2, 3, 4]], None)
+    assert row.uri == f"{tmp_path}/photos/sub/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("image", "uri"),
+    [
+        ("/data/local-files/?d=photos/a%20b%26.jpg", "/mnt/photos/a b&.jpg"),
+        ("http://here:8080/data/local-files/?d=/photos/a.jpg", "/mnt/photos/a.jpg"),
+        ("https://example.com/a.jpg?d=1", "https://example.com/a.jpg?d=1"),
+        ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("/photos/a.jpg", "/photos/a.jpg"),
+        ("photos/a.jpg", "{root}/photos/a.jpg"),
+    ],
+)
+def test_where_label_studios_images_are(tmp_path: Path, image: str, uri: str) -> None:
+    task = {"data": {"image": image}, "annotations": [annotated(rectangle("dog", 1, 2, 3, 4))]}
+    root = store(str(tmp_path), {"project.json": json.dumps([task])})
+    found = by_id(reader("label_studio", root, documents="/mnt"))
+    assert found[image].uri == uri.format(root=root)
+    assert found[image].error is None
+
+
+def test_what_nobody_has_boxed_in_label_studio_is_left_out(tmp_path: Path) -> None:
+    skipped = annotated(rectangle("dog", 1, 2, 3, 4), was_cancelled=True)
+    files = label_studio(
+        {"data": {"image": "d.jpg"}, "annotations": []},
+        {"data": {"image": "e.jpg"}, "predictions": [annotated(rectangle("dog", 1, 2, 3, 4))]},
+        {"data": {"image": "f.jpg"}, "annotations": [skipped]},
+    )
+    found = by_id(reader("label_studio", store(str(tmp_path), files)))
+    assert {key: row.left_out for key, row in found.items()} == {
+        "7": None, "8": None, "9": "no box",
+        "d.jpg": "not annotated", "e.jpg": "not annotated", "f.jpg": "skipped",
+    }  # fmt: skip
 
 
 def test_of_two_images_of_one_stem_the_first_is_taken(tmp_path: Path) -> None:
@@ -412,6 +496,7 @@ def test_a_large_listing_is_chunked(tmp_path: Path) -> None:
         ("tiny_imagenet", {}, "n02", "n02_0 n02_1 n02_2 val_0"),
         ("voc", {}, "cat", "a c"),
         ("coco", {}, "cat", "7 9"),
+        ("label_studio", {}, "cat", "7 9"),
         ("table", {}, "cat", "a.jpg"),
     ],
 )
@@ -569,6 +654,7 @@ def test_a_missing_root(
         ("voc", {}, "JPEGImages"),
         ("voc", {}, "Annotations"),
         ("coco", {}, "annotations.json"),
+        ("label_studio", {}, "project.json"),
         ("table", {}, "boxes.csv"),
     ],
 )

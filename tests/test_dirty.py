@@ -18,7 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from dirty import BOX, CASES, GOOD, GREAT, LEFT_OUT, OTHER, WNID, Case, encode, noise
-from test_datasets import HEADER, LAYOUTS, TABLE, Files, coco, imagenet, reader, store, tiny
+from test_datasets import (
+    HEADER,
+    LAYOUTS,
+    TABLE,
+    Files,
+    annotated,
+    coco,
+    imagenet,
+    label_studio,
+    reader,
+    rectangle,
+    store,
+    tiny,
+)
 
 from sensloc.config import load_config
 from sensloc.datasets import Annotation
@@ -390,6 +403,11 @@ FILES: dict[str, tuple[str, dict[str, str], str, bytes, str]] = {
     "COCO: a number of 10,000 digits": ("coco", {}, "annotations.json", b"9" * 10_000,
                                         "not a JSON file"),
     "COCO: no lists": ("coco", {}, "annotations.json", b'{"images": {}}', "its keys are images"),
+    "Label Studio: no JSON": ("label_studio", {}, "project.json", b"<html/>", "not a JSON file"),
+    "Label Studio: one task": ("label_studio", {}, "project.json", b'{"data": {}}',
+                               "a JSON dict; expected a list of tasks"),
+    "Label Studio: 100,000 levels": ("label_studio", {}, "project.json", b"[" * 100_000,
+                                     "not a JSON file: maximum recursion depth"),
     "COCO: odd keys": ("coco", {}, "annotations.json", rb'{"\ud800\n": 1}', r"\\ud800\\n"),
     "COCO: a category without name": (
         "coco", {}, "annotations.json",
@@ -518,6 +536,10 @@ COCO_ENTRIES: dict[str, tuple[str, Any, str, str]] = {
                          r"\ud83d.jpg' is not UTF-8"),
     "half a surrogate as id": ("images", {"id": "\ud83d", "file_name": "x.jpg"}, r"\ud83d",
                                r"the image_id '\ud83d' is not UTF-8"),
+    "a turned box of CVAT's": ("annotations",
+                               {"image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4],
+                                "attributes": {"occluded": False, "rotation": 12.5}},
+                               "9", "rotation 12.5: draw the box upright"),
     "a size of twenty digits": ("images",
                                 {"id": 10, "file_name": "x.jpg", "width": 10**20, "height": 9},
                                 "10", "its size is (100000000000000000000, 9) pixels"),
@@ -533,6 +555,48 @@ def test_a_bad_entry_of_coco(name: str, tmp_path: Path) -> None:
     else:
         bad = coco(**{key: [entry]})
     one_bad_row("coco", coco(), bad, image_id, reason, tmp_path)
+
+
+TASKS: dict[str, tuple[Any, str, str]] = {
+    "no task": (3, "[3]", "project.json: [3]: an entry without data"),
+    "no data": ({"annotations": []}, "[3]", "[3]: an entry without data"),
+    "no image": ({"data": {"photo": "x.jpg"}}, "[3]", "dataset.image names the key"),
+    "an image that is none": ({"data": {"image": ["x.jpg"]}}, "[3]", "its data has no image"),
+    "a climbing name": ({"data": {"image": "../x.jpg"}}, "../x.jpg", "is not inside"),
+    "a climbing file": ({"data": {"image": "/data/local-files/?d=../x.jpg"}},
+                        "/data/local-files/?d=../x.jpg", "is not inside"),
+    "no file": ({"data": {"image": "/data/local-files/"}}, "/data/local-files/", "no ?d="),
+    "a chain": ({"data": {"image": "x::reference://y"}}, "x::reference://y", "'::' in it"),
+    "no address": ({"data": {"image": "http://[x/y.jpg"}}, "http://[x/y.jpg", "Invalid IPv6 URL"),
+    "an upload": ({"data": {"image": "/data/upload/1/x.jpg"}}, "/data/upload/1/x.jpg",
+                  "was uploaded into Label Studio"),
+    "an image twice": ({"data": {"image": "a.jpg", "image_id": 7}}, "[3]", "second task of '7'"),
+    "half a surrogate": ({"data": {"image": "\ud83d.jpg"}, "annotations": [
+        annotated(rectangle("dog", 1, 2, 3, 4))]}, r"\ud83d.jpg", "is not UTF-8"),
+    "no list": ({"data": {"image": "x"}, "annotations": 3}, "x", "an entry without annotations"),
+    "no annotation": ({"data": {"image": "x"}, "annotations": [3]}, "x", "that is no object"),
+    "no result": ({"data": {"image": "x"}, "annotations": [{}]}, "x", "an entry without result"),
+    "no region": ({"data": {"image": "x"}, "annotations": [annotated(3)]}, "x", "result[0] is no"),
+} | {
+    name: ({"data": {"image": "x"}, "annotations": [annotated(region)]}, "x", reason)
+    for name, region, reason in [
+        ("no value", {"type": "rectanglelabels"}, "result[0]: an entry without value"),
+        ("no label", rectangle("", 1, 2, 3, 4), "rectanglelabels [''] is not one label"),
+        ("a turned box", rectangle("dog", 1, 2, 3, 4, value={"rotation": 30}), "rotation 30: draw"),
+        ("a turned image", rectangle("dog", 1, 2, 3, 4, image_rotation=90), "image_rotation 90"),
+        ("no number", rectangle("dog", 1, 2, None, 4), "None is not a number"),
+        ("NaN", rectangle("dog", 1, 2, float("nan"), 4), "nan is not finite"),
+        ("truth", rectangle("dog", True, 2, 3, 4), "True is not a number"),
+        ("an integer of 400 digits", rectangle("dog", 10**400, 2, 3, 4), "is not a number"),
+        ("a great size", rectangle("dog", 1, 2, 3, 4, original_width=10**20), "its size is"),
+    ]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_bad_task_of_label_studio(name: str, tmp_path: Path) -> None:
+    task, image_id, reason = TASKS[name]
+    one_bad_row("label_studio", label_studio(), label_studio(task), image_id, reason, tmp_path)
 
 
 def test_an_image_can_have_thousands_of_objects(tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ FOLDERS: dict[str, tuple[Files, dict[str, Any]]] = {
         {"layout": "coco", "images": "train2017"},
     ),
     "coco in one folder": (moved(COCO, images=""), {"layout": "coco", "images": "."}),
+    "label_studio": (
+        filled(LAYOUTS["label_studio"](), "a.jpg", "sub/b.jpg", "c.jpg"),
+        {"layout": "label_studio"},
+    ),
+    "label_studio by another name": (
+        filled(
+            {"notes/my.json": LAYOUTS["label_studio"]()["project.json"], "y.json": "[1, {}]"},
+            "a.jpg",
+            "sub/b.jpg",
+        ),
+        {"layout": "label_studio", "file": "notes/my.json"},
+    ),
     "table": (filled(LAYOUTS["table"](), "a.jpg", "b.jpg"), {"layout": "table"}),
     "table of another name": (
         filled({"notes/my.csv": boxes("p/a.jpg,cat,0,0,50,50")["boxes.csv"]}, "p/a.jpg"),

@@ -2,18 +2,26 @@
 
 import json
 import shutil
+import subprocess
 import tarfile
+import venv
 from pathlib import Path
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT, copied
 from PIL import Image
 from pycocotools.coco import COCO
 from test_cli import job
+from test_datasets import by_id, reader
+from test_datasets import rows as rows_of
 
+from sensloc.boxes import unit_boxes
 from sensloc.config import Resources
 from sensloc.datasets import Unboxed
 from sensloc.datasets.images import Images
@@ -27,6 +35,11 @@ from sensloc.stages.predict import images_at, predict, prediction
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
+
+FORMATS = ["coco", "label-studio", "voc", "yolo"]
+
+ANNOTATORS = ("label-studio-sdk==2.1.2", "datumaro==0.3.1")
+"""Other people's readers: Label Studio's, and that of which CVAT has a fork."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,7 @@ def predicted(small_run: RunDir, photos: Path, tmp_path_factory: pytest.TempPath
     output = str(tmp_path_factory.mktemp("boxes") / "run")
     config = prediction(small_run.url, str(photos), output, Resources(rows_per_block=16))
     run = RunDir.open(config)
-    predict(run, small_run.url, ["coco", "voc", "yolo"])
+    predict(run, small_run.url, FORMATS, review=7)
     return run
 
 
@@ -182,7 +195,7 @@ def test_it_goes_on_where_it_was_cut_off(
     record = run.facts()
     del record["stages"]["predict"]["finished"]
     run.write("run.json", json.dumps(record))
-    predict(run, small_run.url, ["coco", "voc", "yolo"])
+    predict(run, small_run.url, FORMATS)
     assert Path(first).stat().st_mtime_ns == kept.st_mtime_ns
     assert Path(second).read_bytes() == lost
 
@@ -221,6 +234,137 @@ def test_voc_is_read_back(predicted: RunDir) -> None:
         assert (wnid, size) == (row.wnid, (row.width, row.height))
         edges = np.array(corners) - [1, 1, 0, 0]
         np.testing.assert_allclose(edges, row[["x0", "y0", "x1", "y1"]].astype(float), atol=1)
+
+
+def test_label_studio_has_the_same_boxes(predicted: RunDir, photos: Path) -> None:
+    found = rows(predicted)
+    tasks = json.loads(predicted.read("label_studio.json"))
+    assert [task["data"]["image_id"] for task in tasks] == list(found[found.error.isna()].index)
+    config = ElementTree.fromstring(predicted.read("label_studio.xml"))
+    labels = [label.get("alias", label.get("value")) for label in config.iter("Label")]
+    for task in tasks:
+        row = found.loc[task["data"]["image_id"]]
+        assert task["data"]["image"] == f"/data/local-files/?d={quote(row.uri[1:])}"
+        (guess,) = task["predictions"]
+        assert guess["score"] == pytest.approx(row.confidence)
+        (region,) = guess["result"]
+        value = region["value"]
+        assert value["rectanglelabels"] == [row.wnid]
+        assert row.wnid in labels
+        assert (region["original_width"], region["original_height"]) == (row.width, row.height)
+        corner = [value[key] for key in ("x", "y", "width", "height")]
+        x0, y0, x1, y1 = row.box
+        np.testing.assert_allclose(corner, 100 * np.array([x0, y0, x1 - x0, y1 - y0]), rtol=1e-5)
+
+
+def test_the_least_confident_are_for_a_person(predicted: RunDir) -> None:
+    found = rows(predicted).sort_values("confidence")
+    first = list(found.index[:7])
+    assert list(pd.read_csv(predicted.path("review/images.csv")).image_id) == first
+    tasks = json.loads(predicted.read("review/label_studio.json"))
+    assert [task["data"]["image_id"] for task in tasks] == first
+    coco = COCO(predicted.path("review/coco.json"))
+    assert [image["file_name"] for image in coco.dataset["images"]] == first
+    assert {cat["name"] for cat in coco.dataset["categories"]} == {
+        cat["wnid"] for cat in coco.dataset["categories"]
+    }
+
+
+def test_another_number_and_no_image_that_has_boxes_already(
+    small_run: RunDir, predicted: RunDir, photos: Path, tmp_path: Path
+) -> None:
+    run = copied(predicted, tmp_path / "run")
+    table = pq.read_table(run.path("boxes"))
+    boxed = pq.read_table(small_run.path("manifest"))["uri"][:41]
+    run.remove("boxes")
+    uri = table.column_names.index("uri")
+    there = pa.chunked_array([[*boxed.to_pylist()[:30], *table["uri"].to_pylist()[30:]]])
+    Path(run.path("boxes")).mkdir()
+    pq.write_table(table.set_column(uri, "uri", there), run.path("boxes/0.parquet"))
+    text = predict(run, small_run.url, ["coco"], review=100)
+    left = pd.read_csv(run.path("review/images.csv"))
+    errors = table["error"].to_pylist()
+    pairs = zip(there.to_pylist()[30:], errors[30:], strict=True)
+    unseen = [uri for uri, error in pairs if error is None]
+    assert sorted(left.uri) == sorted(unseen)
+    assert text.endswith(f"the {len(unseen)} least confident of {len(unseen)} images")
+    assert not run.exists("review/label_studio.json")
+    predict(run, f"{small_run.url}/localizer", ["coco"], review=100)
+    assert len(pd.read_csv(run.path("review/images.csv"))) == 40
+
+
+def test_images_in_shards_are_nothing_for_label_studio(small_run: RunDir, tmp_path: Path) -> None:
+    config = prediction(small_run.url, f"{tmp_path}/*.tar", f"{tmp_path}/run", Resources())
+    with pytest.raises(RunError, match="no images inside tar shards: unpack them first"):
+        predict(RunDir.open(config), small_run.url, ["label-studio"])
+
+
+def test_corrected_boxes_come_back(predicted: RunDir, tmp_path: Path) -> None:
+    """What the files say, accepted as it is in Label Studio or CVAT, are the boxes."""
+    tasks = json.loads(predicted.read("review/label_studio.json"))
+    accepted = [task | {"annotations": task["predictions"]} for task in tasks]
+    (tmp_path / "project.json").write_text(json.dumps(accepted))
+    (tmp_path / "annotations.json").write_bytes(predicted.read("review/coco.json"))
+    found = rows(predicted)
+    for layout in ("label_studio", "coco"):
+        back = list(by_id(reader(layout, tmp_path)).values())
+        assert len(back) == 7
+        for row in back:
+            image_id = row.image_id if layout == "label_studio" else row.uri[-len("0/000.png") :]
+            image = found.loc[image_id]
+            (box,) = unit_boxes(row.corners, image.width, image.height, row.convention)
+            np.testing.assert_allclose(box, image.box, atol=1e-5)
+            assert row.wnid == image.wnid
+
+
+@pytest.mark.long
+def test_label_studio_and_cvat_read_and_write_the_same_boxes(
+    predicted: RunDir, tmp_path: Path
+) -> None:
+    """By their own readers, in an environment of their own: they want other versions of OpenCV."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv/bin/python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *ANNOTATORS], check=True)
+    for name in ("coco.json", "label_studio.json", "label_studio.xml"):
+        (tmp_path / name).write_bytes(predicted.read(name))
+    tasks = json.loads(predicted.read("label_studio.json"))
+    exported = [
+        task | {"id": i, "annotations": [guess | {"id": i, "was_cancelled": False}]}
+        for i, task in enumerate(tasks)
+        for guess in task["predictions"]
+    ]
+    (tmp_path / "project.json").write_text(json.dumps(exported))
+    script = [python, str(ROOT / "tests/annotators.py"), str(tmp_path)]
+    told = json.loads(subprocess.run(script, check=True, capture_output=True).stdout)
+
+    found = rows(predicted)
+    found = found[found.error.isna()]
+    assert told["label studio"]["errors"] == []
+    assert set(found.wnid) <= set(told["label studio"]["labels"])
+    assert told["label studio"]["files"] == list(found.uri)
+    read = {f"{box['id']}.png": box for box in told["cvat"]}
+    assert {name: box["label"] for name, box in read.items()} == dict(found.class_name)
+    for name, box in read.items():
+        x, y, width, height = box["bbox"]
+        corners = found.loc[name, ["x0", "y0", "x1", "y1"]].astype(float)
+        np.testing.assert_allclose([x, y, x + width, y + height], corners, atol=0.02)
+
+    ours = by_id(reader("label_studio", tmp_path))
+    theirs = rows_of(reader("coco", tmp_path, images=".", annotations="label_studio/result.json"))
+    cvats = rows_of(reader("coco", tmp_path, annotations="cvat/annotations/instances_default.json"))
+    cvats = [row for row in cvats if row.left_out is None]  # an image with an error has no box
+    assert len(ours) == len(theirs) == len(cvats) == 40
+    sides = {name: (row.width, row.height) for name, row in found.iterrows()}
+    boxes = {name: unit_boxes(row.corners, *sides[name], "unit") for name, row in ours.items()}
+    for row in theirs:  # a file that was fetched has a prefix of its own
+        name = next(name for name in boxes if row.uri.endswith(f"__{name.rpartition('/')[2]}"))
+        box = unit_boxes(row.corners, *sides[name], row.convention)
+        np.testing.assert_allclose(box, boxes[name], atol=1e-6)
+        assert row.wnid == ours[name].wnid
+    for row in cvats:
+        name = row.uri[-len("0/000.png") :]
+        box = unit_boxes(row.corners, *sides[name], row.convention)
+        np.testing.assert_allclose(box, boxes[name], atol=1e-3)
 
 
 def test_yolo_is_the_unit_box(predicted: RunDir) -> None:

@@ -131,6 +131,42 @@ def test_coco_is_read_back(written: dict[str, Any]) -> None:
     assert not found
 
 
+percent = st.lists(st.floats(0, 100), min_size=4, max_size=4)
+rectangles = st.lists(st.tuples(names, percent), max_size=4)
+
+
+@LAW
+@given(st.dictionaries(names, st.tuples(rectangles, sizes), min_size=1, max_size=4))
+def test_label_studio_is_read_back(written: dict[str, Any]) -> None:
+    def region(label: str, corner: list[float], size: Any) -> dict[str, Any]:
+        sides = {"original_width": size and size[0], "original_height": size and size[1]}
+        return test_datasets.rectangle(label, *corner, **sides)
+
+    tasks = [
+        {
+            "data": {"image": f"{i}.jpg", "image_id": image_id},
+            "annotations": [{"result": [region(*one, size) for one in some]}],
+        }
+        for i, (image_id, (some, size)) in enumerate(written.items())
+    ]
+    found = rows("label_studio", {"project.json": json.dumps(tasks)})
+    for i, (image_id, (some, size)) in enumerate(written.items()):
+        boxes = [
+            (label, [x / 100, y / 100, (x + width) / 100, (y + height) / 100])
+            for label, (x, y, width, height) in some
+        ]
+        assert found.pop(image_id) == Annotation(
+            image_id,
+            f"memory://laws/{i}.jpg",
+            *main_class(boxes, "unit"),
+            "unit",
+            "label_studio",
+            size=size if some else None,
+            left_out=None if some else "no box",
+        )
+    assert not found
+
+
 @LAW
 @given(st.lists(st.tuples(words, corners), min_size=1, max_size=3))
 def test_tiny_imagenets_lines_are_read_back(written: list[tuple[str, list[float]]]) -> None:
@@ -179,6 +215,7 @@ PLACES = [
     ("tiny_imagenet", "train/n01/n01_boxes.txt", {}),
     ("tiny_imagenet", "val/val_annotations.txt", {}),
     ("coco", "annotations.json", {}),
+    ("label_studio", "project.json", {}),
     ("table", "boxes.csv", {}),
 ]
 

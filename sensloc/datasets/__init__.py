@@ -12,6 +12,7 @@ from sensloc.datasets.coco import Coco
 from sensloc.datasets.dataset import Dataset, Reader, Unboxed
 from sensloc.datasets.imagenet import ImageNet
 from sensloc.datasets.images import Images
+from sensloc.datasets.label_studio import LabelStudio
 from sensloc.datasets.scenes import Scenes
 from sensloc.datasets.table import Table
 from sensloc.datasets.tiny_imagenet import TinyImageNet
@@ -25,6 +26,7 @@ AnyDataset = Annotated[
     | TinyImageNet
     | Voc
     | Coco
+    | LabelStudio
     | Table
     | WebDataset
     | Images

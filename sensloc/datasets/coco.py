@@ -142,6 +142,10 @@ def _object(entry: dict[str, Any], names: dict[str, str]) -> Object:
         raise ValueError(f"category_id {category} is not in categories")
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"bbox {shown(box)} is not a list of four numbers")
+    attributes = entry.get("attributes")  # CVAT's: a turned rectangle has its upright bbox
+    turn = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if turn is not None and number(turn) % 360:
+        raise ValueError(f"rotation {shown(turn)}: draw the box upright")
     return names[category], [number(value) for value in box]
 
 

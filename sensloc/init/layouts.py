@@ -12,6 +12,7 @@ from sensloc.datasets import Dataset
 from sensloc.datasets.coco import Coco
 from sensloc.datasets.files import Tree
 from sensloc.datasets.imagenet import DATA, XML, ImageNet
+from sensloc.datasets.label_studio import LabelStudio
 from sensloc.datasets.table import Table
 from sensloc.datasets.tiny_imagenet import TinyImageNet
 from sensloc.datasets.voc import Voc
@@ -75,6 +76,19 @@ def _file_names(text: str) -> dict[str, str]:
     return {name.rpartition("/")[2]: name for name in names}
 
 
+def label_studio(listing: Listing) -> Iterator[Dataset]:
+    """Each JSON file that is a list of tasks with annotations."""
+    for path in listing.notes_of(".json"):
+        try:
+            tasks = json.loads(Tree(listing.root).text(path))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(tasks, list) and any(
+            isinstance(task, dict) and {"data", "annotations"} <= task.keys() for task in tasks
+        ):
+            yield LabelStudio(layout="label_studio", root=listing.root, file=path)
+
+
 def table(listing: Listing) -> Iterator[Dataset]:
     """Each CSV or Parquet file."""
     for path in listing.notes_of(".csv", ".parquet"):
@@ -91,7 +105,7 @@ def webdataset(listing: Listing) -> Iterator[Dataset]:
 WHOLE = (imagenet, tiny_imagenet)
 """Layouts as distributed: their folders hold files that others would take for theirs."""
 
-SUGGEST = (voc, coco, table, webdataset)
+SUGGEST = (voc, coco, label_studio, table, webdataset)
 
 
 def suggested(listing: Listing) -> tuple[list[Dataset], list[str]]:

@@ -17,6 +17,7 @@ boxes are needed, in one of these ways:
   boxes.csv, or any .csv or .parquet, a row per box: uri,label,x0,y0,x1,y1
   Annotations/*.xml and JPEGImages/, or any two folders, with files of the same names: PASCAL VOC
   annotations.json, or any .json, with lists images, annotations and categories: COCO
+  project.json, or any .json, as Label Studio exports a project with rectangles
   ILSVRC/Data/CLS-LOC, ILSVRC/Annotations/CLS-LOC and LOC_synset_mapping.txt: ImageNet
   *.tar, an image and its .json or .xml beside it: WebDataset
 A finished run finds boxes in photographs that have none: sensloc predict RUN FOLDER"""

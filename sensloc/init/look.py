@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sensloc.boxes import BoxError, unit_boxes
 from sensloc.datasets import Annotation, Dataset
-from sensloc.datasets.annotation import NO_BOX
+from sensloc.datasets.annotation import EMPTY_CLASS
 from sensloc.datasets.table import Table
 from sensloc.dice import key
 from sensloc.images.fetch import RANGE, ImageError, fetch
@@ -101,7 +101,7 @@ def _look(dataset: Dataset, listing: Listing) -> Look:
     absent = {row.uri for row in boxed if _place(row.uri) not in images and not _exists(row.uri)}
     there = (row for row in boxed if row.uri not in absent)
     drawn = sorted(there, key=lambda row: key(row.image_id, 0))[:MOST_OPENED]
-    unboxed = sum(row.left_out == NO_BOX for row in rows)
+    unboxed = sum(row.left_out not in (None, EMPTY_CLASS) for row in rows)
     return Look(
         dataset=dataset,
         boxed=tuple(boxed),

@@ -53,6 +53,7 @@ LAYOUTS = {
     "tiny_imagenet": "Tiny ImageNet as distributed.",
     "voc": "PASCAL VOC: a folder of XML files and a folder of images, of the same names.",
     "coco": "COCO: a JSON file of instances, and a folder of images.",
+    "label_studio": "Label Studio: the JSON export of a project with rectangles.",
     "table": "A CSV or Parquet file, a row per box: uri,label,x0,y0,x1,y1.",
     "webdataset": "Tar shards, in which an image's annotation stands beside it.",
 }
@@ -62,7 +63,7 @@ KEYS = {
     "parts": 'Its parts that are taken: "train", "val" or both.',
     "annotations": "Where the boxes are, below root; of ImageNet, its XML or its CSV files.",
     "images": "The folder of the images, below root.",
-    "file": "The table, below root. So are its uris, unless they are absolute or URLs.",
+    "file": "The table or export, below root. So are its images, unless absolute or URLs.",
     "convention": """\
 What the four numbers are, by the images that were opened: "edges" of pixels, "xywh" (left, top,
 # width, height) or "unit" (fractions). First and last pixel, counted from 0 or from 1, would be

@@ -1,6 +1,10 @@
-"""Boxes in the formats of other programs: COCO's JSON, PASCAL VOC's XML, YOLO's text."""
+"""Boxes in the formats of other programs: COCO's JSON, PASCAL VOC's XML, YOLO's text.
+
+Those of Label Studio are in ``label_studio``.
+"""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,7 @@ class Format(StrEnum):
     """A format that predicted boxes can be written in, beside Parquet."""
 
     COCO = "coco"
+    LABEL_STUDIO = "label-studio"
     VOC = "voc"
     YOLO = "yolo"
 
@@ -24,8 +29,8 @@ Row = dict[str, Any]
 """A row of a table, by default of ``tables.BOXES``."""
 
 
-def coco(rows: Iterable[Row], facts: "LocalizerFacts") -> str:
-    """Return the JSON of predicted boxes, as pycocotools and FiftyOne load it.
+def coco(rows: Iterable[Row], facts: "LocalizerFacts", by_wnid: bool = False) -> str:
+    """Return the JSON of predicted boxes, as pycocotools, FiftyOne and CVAT load it.
 
     Every image is in it; one with an error has no annotation. A category is an output of the
     network, numbered from 1; ``score`` is the confidence; ``bbox`` is x, y, width, height.
@@ -33,6 +38,8 @@ def coco(rows: Iterable[Row], facts: "LocalizerFacts") -> str:
     Args:
         rows: of ``tables.BOXES``; their order numbers the images, from 1.
         facts: of the localizer.
+        by_wnid: whether a category's name is its wnid, so that a corrected file names the classes
+            as the network does; otherwise it is for people.
     """
     images, annotations = [], []  # as texts, which take a third of the memory
     category = {wnid: i for i, wnid in enumerate(facts.wnids, 1)}
@@ -42,11 +49,19 @@ def coco(rows: Iterable[Row], facts: "LocalizerFacts") -> str:
             bbox = [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]]
             annotation = _annotation(number, number, category[row["wnid"]], bbox)
             annotations.append(json.dumps(annotation | {"score": row["confidence"]}))
-    classes = enumerate(zip(facts.wnids, facts.names, strict=True), 1)
+    names = facts.wnids if by_wnid else _unique(facts)
+    classes = enumerate(zip(facts.wnids, names, strict=True), 1)
     categories = [_category(i, wnid, name) for i, (wnid, name) in classes]
     info = _info(f"sensloc {facts.version}, boxes of the run {facts.run}")
     frame = json.dumps(info | {"categories": categories}).removesuffix("}")
     return f'{frame}, "images": [{", ".join(images)}], "annotations": [{", ".join(annotations)}]}}'
+
+
+def _unique(facts: "LocalizerFacts") -> list[str]:
+    """Return the classes' names; CVAT refuses a name that is twice there, as ImageNet's crane."""
+    often = Counter(facts.names)
+    pairs = zip(facts.wnids, facts.names, strict=True)
+    return [f"{name} ({wnid})" if often[name] > 1 else name for wnid, name in pairs]
 
 
 def coco_truth(rows: Iterable[Row], name: str) -> dict[str, Any]:
@@ -115,6 +130,7 @@ def _annotation(number: int, image: int, category: int, bbox: list[float]) -> Ro
         "id": number,
         "image_id": image,
         "category_id": category,
+        "segmentation": [],  # CVAT's reader wants it
         "bbox": bbox,
         "area": bbox[2] * bbox[3],
         "iscrowd": 0,

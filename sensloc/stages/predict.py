@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,24 +20,16 @@ from sensloc.engine.batches import Worker
 from sensloc.engine.chain import FILE, Chain, Rows, write_units
 from sensloc.images.pixels import Pixels
 from sensloc.prediction.facts import METHOD, READOUT, LocalizerFacts, read_facts
-from sensloc.report import exports
-from sensloc.stages import annotations
+from sensloc.stages import annotations, export
+from sensloc.stages.export import BOXES
 from sensloc.store import tables
-from sensloc.store.files import errors_of, image_keys, load
+from sensloc.store.files import errors_of, image_keys
 from sensloc.store.run import RunDir, RunError
 
 if TYPE_CHECKING:
     from sensloc.prediction.localizer import PredictedBatch
 
 log = logging.getLogger(__name__)
-
-BOXES = "boxes"
-
-OUTPUTS = {"coco": "coco.json", "voc": "voc", "yolo": "yolo"}
-
-EXPORTED = (
-    "image_id", "width", "height", "wnid", "x0", "y0", "x1", "y1", "box", "confidence",
-)  # fmt: skip
 
 
 def prediction(localizer: str, images: str, output: str, resources: Resources) -> Config:
@@ -82,14 +73,16 @@ def images_at(place: str) -> Images | WebDataset:
     return Images(layout="images", root=place)
 
 
-def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> str:
+def predict(
+    run: RunDir, localizer: str, formats: Sequence[str] = ("coco",), review: int = 0
+) -> str:
     """Write a row of ``boxes/`` for each image of the run's data set, once.
 
     Args:
         run: A directory of its own.
         localizer: URL of a finished run, or of its folder ``localizer``.
-        formats: Further files, by ``exports.Format``: ``coco.json``, ``voc/*.xml``,
-            ``yolo/*.txt``.
+        formats: Further files, by ``exports.Format``, see ``export.OUTPUTS``.
+        review: How many of the least confident images are written into ``review/`` too.
 
     Returns:
         The lines that say what was written.
@@ -98,9 +91,10 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
         LocalizerError: There is no localizer.
         DatasetError: There is no image, or there are two of one id.
         RunError: The localizer or the list of images has changed since an attempt that was cut
-            off, or a row is lost.
+            off, or a row is lost; or the images lie in tar shards, and are for Label Studio.
     """
     folder, facts = read_facts(localizer)
+    export.require_shown(run, formats)
     if not run.finished("predict"):
         reader = Unboxed(run.config.dataset)
         reading, listing = annotations.listed(reader)
@@ -116,10 +110,13 @@ def predict(run: RunDir, localizer: str, formats: Sequence[str] = ("coco",)) -> 
         run.remove(work)
     for name in formats:
         if not run.finished(name):
-            _export(run, name, facts)
+            export.export(run, name, facts)
     done = run.stages()["predict"]
     lines = [f"{done['rows']:,} images, {done['errors']:,} errors", f"{run.at(BOXES)}/*.parquet"]
-    return "\n".join([*lines, *(run.at(OUTPUTS[name]) for name in formats)])
+    lines += [run.at(file) for name in formats for file in export.OUTPUTS[name]]
+    if review:
+        lines.append(export.review(run, review, formats, localizer, facts))
+    return "\n".join(lines)
 
 
 def chain(run: RunDir, rows: Rows, folder: str, facts: LocalizerFacts) -> Chain:
@@ -206,46 +203,3 @@ def _account(run: RunDir, images: int) -> dict[str, Any]:
         )
     errors = sum(cluster.over_files(run, BOXES, ["error"], errors_of, errors=True))
     return {"rows": len(hashes), "errors": errors}
-
-
-# --------------------------------------------------------------------------- other formats
-
-
-def _export(run: RunDir, name: str, facts: LocalizerFacts) -> None:
-    """``boxes/`` -> one of the formats.
-
-    Raises:
-        RunError: Two images would have one file.
-    """
-    with run.stage(name, OUTPUTS[name]):
-        if name == "coco":
-            columns = ["uri", "error", *EXPORTED]
-            rows = load(run, run.files(BOXES), columns, errors=True).sort_by("image_id")
-            by_part = (row for part in rows.to_batches(1000) for row in part.to_pylist())
-            run.write("coco.json", exports.coco(by_part, facts))
-            return
-        parts = cluster.over_files(run, BOXES, list(EXPORTED), _write, run, name, facts)
-        written = Counter(path for part in parts for path in part)
-        shared = [path for path, count in written.items() if count > 1]
-        if shared:
-            raise RunError(
-                f"{run.at(OUTPUTS[name])}: {len(shared)} files are of more than one image, the "
-                f"first {min(shared)}: rename the images, or take the boxes from {BOXES}/ or COCO"
-            )
-        if name == "yolo":
-            run.write("yolo/classes.txt", "".join(f"{wnid}\n" for wnid in facts.wnids))
-
-
-def _write(rows: pa.Table, run: RunDir, name: str, facts: LocalizerFacts) -> list[str]:
-    """Write a file for each image that has a box; return their paths."""
-    classes = {wnid: i for i, wnid in enumerate(facts.wnids)}
-    written = []
-    for row in rows.to_pylist():
-        path = f"{OUTPUTS[name]}/{exports.place(row['image_id'])}"
-        if name == "voc":
-            written.append(f"{path}.xml")
-            run.write(written[-1], exports.voc(row))
-        else:
-            written.append(f"{path}.txt")
-            run.write(written[-1], exports.yolo(row, classes))
-    return written
