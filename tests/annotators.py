@@ -1,4 +1,4 @@
-"""What other people's programs make of the files: run by their own Python, see test_annotators.py.
+"""What other people's programs make of the files: run by their own Python, see test_localizer.py.
 
 ``python annotators.py FOLDER``: the folder has coco.json, label_studio.json and label_studio.xml as
 ``sensloc predict`` writes them, and project.json, an export of Label Studio's. What was read is
