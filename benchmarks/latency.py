@@ -8,7 +8,6 @@ import torch
 import typer
 
 from sensloc.arguments import Images, Run
-from sensloc.comparison.speed import medians
 from sensloc.config import absolute
 from sensloc.datasets import Unboxed
 from sensloc.errors import DatasetError
@@ -18,6 +17,7 @@ from sensloc.prediction.localizer import Localizer
 from sensloc.report.messages import errors_as_messages
 from sensloc.report.text import aligned
 from sensloc.stages.predict import images_at
+from sensloc.turns import medians
 
 ROUNDS = 5
 

@@ -22,7 +22,6 @@ from sensloc.baselines.colocalization import Colocalization
 from sensloc.baselines.objectness import Objectness, proposals
 from sensloc.baselines.objectness.likelihoods import LikelihoodTables
 from sensloc.baselines.objectness.measure import Thetas
-from sensloc.comparison.speed import turns
 from sensloc.heatmaps.maker import Maps
 from sensloc.heatmaps.readout import CellSums, quantise
 from sensloc.images.decode import decode
@@ -32,6 +31,7 @@ from sensloc.scoring.counts import COLUMNS, tally
 from sensloc.stages.sensitivity import map_columns
 from sensloc.store import tables
 from sensloc.store.files import parquet
+from sensloc.turns import turns
 
 IMAGES, TESTED, CLASSES = 300_916, 45_137, 478
 """The paper's: all images, those of its test set (15 %), and their classes."""

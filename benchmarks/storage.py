@@ -8,13 +8,13 @@ from itertools import chain, islice
 import typer
 
 from sensloc.command import never, on_config
-from sensloc.comparison.speed import medians
 from sensloc.datasets import Annotation
 from sensloc.datasets.files import chunks
 from sensloc.datasets.webdataset import WebDataset
 from sensloc.images.fetch import ImageError, fetch
 from sensloc.stages.pack import tars
 from sensloc.store.run import RunDir, RunError
+from sensloc.turns import medians
 
 IMAGES = 2000
 """How many are fetched: the first of the data set."""

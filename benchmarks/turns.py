@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 import sensloc
-from sensloc.comparison.speed import turns
 from sensloc.engine.cluster import KEEP_FREED_MEMORY, ONE_THREAD
 from sensloc.report.text import Columns, Row, aligned, table_lines
+from sensloc.turns import turns
 
 
 @dataclass(frozen=True)

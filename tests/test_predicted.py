@@ -3,6 +3,7 @@
 The network is the small run's, and so are the scenes.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from sensloc.rows import vectors
 from sensloc.stages import accuracy
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
-from sensloc.stages.network import map_maker
+from sensloc.stages.network import map_maker, require_same_weights
+from sensloc.stages.precision import CHOSEN, precision_of
 from sensloc.stages.sensitivity import sensitivity
 from sensloc.store.run import RunDir, RunError
 
@@ -34,7 +36,7 @@ SECTION = Compare(
 
 @pytest.fixture(scope="module")
 def predicted(small_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """Make and compare the run of 120 of the scenes, in units of 20."""
+    """Make and compare the run of 120 of the scenes, in units of 16, one batch each."""
     config = small_config(
         tmp_path_factory.mktemp("predicted"), root=small_run.config.dataset.root,
         rows_per_block=20,
@@ -105,6 +107,54 @@ def test_how_far_bfloat16_is_from_float32_is_recorded_and_bounded(
         accuracy.checked(run)
 
 
+def in_the_fastest(predicted: RunDir, folder: Path) -> RunDir:
+    """Begin the run of ``predicted`` in another folder, as far as the maps, in the fastest way."""
+    config = predicted.config
+    run = RunDir.open(config.model_copy(update={
+        "output": str(folder),
+        "sensitivity": config.sensitivity.model_copy(update={"precision": "fastest"}),
+    }))  # fmt: skip
+    manifest(run)
+    shutil.copy(predicted.path("classifier.pt"), run.path("classifier.pt"))
+    return run
+
+
+def test_the_fastest_arithmetic_is_measured_once_and_stays_the_runs(
+    predicted: RunDir, tmp_path: Path
+) -> None:
+    run = in_the_fastest(predicted, tmp_path / "run")
+    sensitivity(run)
+    record = json.loads(run.read(CHOSEN))
+    assert set(record["measured"]) == {"float32", "bfloat16"}
+    assert record["measured"]["float32"]["deviation"] == 0
+    assert record["chosen"] == accuracy.fastest(record["measured"], 0.25)
+    stage = run.stages()["sensitivity"]
+    assert stage["precision"] == record
+    assert stage["of"]["precision"] == precision_of(run) == record["chosen"]
+
+    other = in_the_fastest(predicted, tmp_path / "other")
+    other.write(CHOSEN, json.dumps(record | {"chosen": "bfloat16"}))
+    sensitivity(other)
+    columns = ["image_id", "map", "map_scale", "score"]
+    wanted = rows_of(predicted, "sensitivity").select(columns)
+    assert rows_of(other, "sensitivity").select(columns).equals(wanted)
+    other.write(CHOSEN, json.dumps(record | {"chosen": "float32"}))
+    with pytest.raises(RunError, match="precision"):
+        require_same_weights(other)
+
+
+def test_the_fastest_is_chosen_among_the_accurate() -> None:
+    measured = {
+        "float32": {"deviation": 0.0, "ms": 3.0},
+        "tf32": {"deviation": 0.1, "ms": 2.0},
+        "bfloat16": {"deviation": 0.3, "ms": 1.0},
+        "slow": {"deviation": 0.0, "ms": None},
+    }
+    assert accuracy.fastest(measured, 0.25) == "tf32"
+    assert accuracy.fastest(measured, 0.3) == "bfloat16"
+    assert accuracy.fastest(measured, 0.01) == "float32"
+
+
 def test_maps_are_compared_by_the_relative_length_of_their_difference() -> None:
     wanted = np.array([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])
     maps = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [np.nan, 4.0]])
@@ -121,4 +171,4 @@ def test_the_comparison_judges_each_test_image_once(predicted: RunDir) -> None:
         "sensitivity", "sensitivity_calibrated", "cam_threshold",
         "random_network", "random_network_calibrated",
     }  # fmt: skip
-    assert len(predicted.files("compare/maps")) == 6
+    assert len(predicted.files("compare/maps")) == 8

@@ -17,7 +17,9 @@ from sensloc.store.run import STAGES, RunDir
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDir:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """Open a run that a script works on, however the tests were started."""
+    monkeypatch.setattr(sys, "argv", ["jobs/run.py", "conf/small.toml"])
     return RunDir.open(config(str(tmp_path / "run with a space")))
 
 

@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from conftest import ROOT
 
 FLOORS = (
-    ("errors", "dice", "boxes", "rows", "sections", "sums"),
+    ("errors", "dice", "boxes", "rows", "sections", "sums", "turns"),
     *(("images",), ("datasets",), ("networks",), ("scoring",), ("heatmaps",), ("methods",)),
     *(("baselines",), ("config",), ("store",), ("prediction",), ("report",), ("init",)),
     *(("engine",), ("stages",), ("comparison",)),

@@ -1,8 +1,6 @@
 """How long each method takes for an image: parts measured in turn, in one process on one core."""
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from statistics import median
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from sensloc.rows import complete
 from sensloc.store.files import load
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir
+from sensloc.turns import medians
 
 
 def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]:
@@ -153,26 +152,3 @@ def _pixels(run: RunDir, rows: pa.Table, size: int) -> list[Pixels]:
             raise image
         pixels.append(image.pixels)
     return pixels
-
-
-def medians(calls: Mapping[str, Callable[[], Any]], n: int, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds per item of calls that take turns over n items each.
-
-    Args:
-        calls: what is timed, by name.
-        n: items that each call works on.
-        rounds: that count; one before them does not.
-    """
-    seconds = turns(calls, range(rounds + 1))
-    return {name: 1000 * median(values) / n for name, values in seconds.items()}
-
-
-def turns(calls: Mapping[str, Callable[[], Any]], rounds: Iterable[Any]) -> dict[str, list[float]]:
-    """Return the seconds of calls that take turns, by name: one for each round but the first."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in rounds:
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: values[1:] for name, values in seconds.items()}

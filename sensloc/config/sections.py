@@ -53,8 +53,9 @@ class Sensitivity(Section):
     """How the three colour channels' absolute derivatives become one."""
     grid: Positive = 14
     """Maps are area-pooled to ``grid`` x ``grid``."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """The arithmetic of the passes; an NVIDIA GPU has "tf32"."""
+    precision: Literal["float32", "tf32", "bfloat16", "fastest"] = "float32"
+    """The arithmetic of the passes; an NVIDIA GPU has "tf32". "fastest" is what a short measurement
+    says, of this network where the run begins, and stays that of the run."""
     max_deviation: Above = 0.25
     """The most that maps in another arithmetic may be from float32's: the relative L2 distance, the
     mean of a few of the run's images, which is looked at before any map is made."""

@@ -41,6 +41,15 @@ def require(precision: Precision, device: str) -> None:
         )
 
 
+def there(device: str) -> tuple[Precision, ...]:
+    """Return the arithmetics that a device has, float32 first."""
+    try:
+        require("tf32", device)
+    except ClassifierError:
+        return ("float32", "bfloat16")
+    return ("float32", "tf32", "bfloat16")
+
+
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
     """Have a GPU's convolutions and matrix products of float32 values be exact, or tf32.

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError, one_line
+from sensloc.networks.precision import Precision
 from sensloc.networks.sources import AnyClassifier
 from sensloc.prediction.confidence import Confidence, ConfidenceBin
 from sensloc.sections import Section
@@ -83,6 +84,17 @@ class LocalizerFacts(Section):
     confidence: Confidence
     validation: HeldOutAccuracy
     test: HeldOutAccuracy
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the passes: one that is named, as its run has chosen it.
+
+        Raises:
+            LocalizerError: None is named.
+        """
+        if self.sensitivity.precision == "fastest":
+            raise LocalizerError("localizer.json: sensitivity.precision: name the run's own")
+        return self.sensitivity.precision
 
     def require_weights(self, weights: str, where: str) -> None:
         """Make sure that a network is the run's.

@@ -213,7 +213,7 @@ def looker(
         names,
         lambda names: map_maker(
             lambda: network,
-            lambda network, taps: prepare(network, config, device, taps, maps.precision),
+            lambda network, taps: prepare(network, config, device, taps, facts.precision),
             names,
             Options(channels=maps.channels, readouts=readouts),
             mean=config.mean,

@@ -1,6 +1,12 @@
-"""How far a run's arithmetic is from float32, on a few of its images, before anything is made."""
+"""The arithmetic of a run's maps: how far it is from float32, and which is the fastest.
 
+Both are looked at on a few of the run's images, where its network will be, before any map is made.
+"""
+
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,21 +16,32 @@ import pyarrow.compute as pc
 from sensloc.engine import units
 from sensloc.engine.pool import by_actor
 from sensloc.heatmaps import MAIN
-from sensloc.heatmaps.maker import Seen
+from sensloc.heatmaps.maker import MapMaker, Seen
 from sensloc.heatmaps.passes import PREDICTED
 from sensloc.images.fetch import ImageError
 from sensloc.images.pixels import Pixels
+from sensloc.networks.precision import Precision, there
 from sensloc.stages.network import map_maker
+from sensloc.stages.precision import CHOSEN
 from sensloc.store.files import load_unit
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
+from sensloc.turns import medians
 
 IMAGES = 16
 """As many are compared, the first that can be read."""
 
+ROUNDS = 3
+"""Turns of each arithmetic, of which the median counts."""
+
+HOPELESS = 2.0
+"""An arithmetic that takes so many times as long as the fastest in one turn is not timed."""
+
 
 def checked(run: RunDir) -> dict[str, Any]:
     """Return what ``run.json`` says of the run's arithmetic; nothing of float32.
+
+    The fastest is chosen here, the first time that it is asked for.
 
     Raises:
         RunError: Its maps are further from float32's than ``sensitivity.max_deviation``.
@@ -32,6 +49,12 @@ def checked(run: RunDir) -> dict[str, Any]:
     config = run.config.sensitivity
     if config.precision == "float32":
         return {}
+    if config.precision == "fastest":
+        if not run.exists(CHOSEN):
+            measured = by_actor(run, measure)
+            chosen = fastest(measured, config.max_deviation)
+            run.write(CHOSEN, json.dumps({"chosen": chosen, "measured": measured}, indent=2))
+        return {"precision": json.loads(run.read(CHOSEN))}
     apart = by_actor(run, deviations)
     mean = float(np.mean(apart)) if apart else 0.0
     if not mean <= config.max_deviation:
@@ -50,11 +73,55 @@ def deviations(run: RunDir) -> list[float]:
     Each is |map - map in float32| over |map in float32|, of the same class; inf where one is not
     finite.
     """
-    pixels = _some(run)
-    device = "cuda" if run.config.resources.gpus_per_actor else "cpu"
-    make = map_maker(run, (MAIN,), device)
-    networks = (replace(network, precision="float32") for network in make.networks)
-    exact = replace(make, networks=tuple(networks))
+    make = map_maker(run, (MAIN,), _device(run))
+    return _apart(make, _in(make, "float32"), _some(run))
+
+
+Measured = Mapping[str, Mapping[str, float | None]]
+"""By arithmetic the mean ``deviation``, see ``deviations``, and ``ms`` per image; None: hopeless.
+"""
+
+
+def measure(run: RunDir) -> Measured:
+    """Return how far the device's arithmetics are from float32, and what they take for an image.
+
+    An image's time is that of a whole batch, over its images.
+    """
+    device = _device(run)
+    exact, pixels = map_maker(run, (MAIN,), device, precision="float32"), _some(run)
+    makers: dict[str, MapMaker] = {name: _in(exact, name) for name in there(device)}
+    apart = {name: np.mean(_apart(make, exact, pixels) or [0.0]) for name, make in makers.items()}
+    whole = pixels[np.arange(exact.batch_size) % max(len(pixels), 1)][: exact.batch_size]
+    labels = np.full(len(whole), PREDICTED)
+    calls = {name: partial(make, whole, labels) for name, make in makers.items()}
+    once = medians(calls, exact.batch_size, 1)
+    hopeful = {n: call for n, call in calls.items() if once[n] < HOPELESS * min(once.values())}
+    times = medians(hopeful, exact.batch_size, ROUNDS)
+    return {n: {"deviation": float(apart[n]), "ms": times.get(n)} for n in makers}
+
+
+def fastest(measured: Measured, max_deviation: float) -> str:
+    """Return the arithmetic that takes the least time, of those that are near enough to float32."""
+    times = {
+        name: figures["ms"]
+        for name, figures in measured.items()
+        if figures["ms"] is not None and (figures["deviation"] or 0.0) <= max_deviation
+    }
+    return min(times, key=lambda name: times[name])
+
+
+def _device(run: RunDir) -> str:
+    return "cuda" if run.config.resources.gpus_per_actor else "cpu"
+
+
+def _in(make: MapMaker, precision: Precision) -> MapMaker:
+    """Return the same maker in another arithmetic."""
+    networks = (replace(network, precision=precision) for network in make.networks)
+    return replace(make, networks=tuple(networks))
+
+
+def _apart(make: MapMaker, exact: MapMaker, pixels: Pixels) -> list[float]:
+    """Return how far a maker's maps of images are from another's, of the class that this says."""
     apart: list[float] = []
     for start in range(0, len(pixels), make.batch_size):
         batch = pixels[start : start + make.batch_size]

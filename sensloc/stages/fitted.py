@@ -113,7 +113,7 @@ class FittedRun:
         """
         fixed = {
             **self.sections,
-            "sensitivity": {**self.sections["sensitivity"], "label": "predicted"},
+            "sensitivity": self.facts.sensitivity.model_dump(mode="json") | {"label": "predicted"},
             "split": {"train": 0, "validation": 0, "test": 1},
         }
         config = load_config(path, data=data, output=output, changes=changes, fixed=fixed)

@@ -25,6 +25,7 @@ from sensloc.networks.taps import strides
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import Places, chain
 from sensloc.stages.network import load_network_of, map_maker, network_and_machine
+from sensloc.stages.precision import precision_of
 from sensloc.stages.readout import Bundle, learn
 from sensloc.stages.readout_file import FOLDER
 from sensloc.stages.subset import Subset, everything
@@ -63,13 +64,14 @@ def foreground(run: RunDir) -> None:
         with run.stage("foreground", FOLDER):
             log.info("foreground: none is wanted")
         return
+    arithmetic = checked(run)
     digest, machine, blocks = network_and_machine(run, _blocks)
     of = {"weights": digest, "device": machine.device, "blocks": blocks}
-    deviation = checked(run)
+    of |= {"precision": precision_of(run)}
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
     with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
         (images,) = drawn(run)
-        facts |= deviation | learn_from(run, FOLDER, blocks, images, facts["rows_per_unit"])
+        facts |= arithmetic | learn_from(run, FOLDER, blocks, images, facts["rows_per_unit"])
     log.info(
         "foreground: learned from %(n_train)d images, penalty %(penalty)g, shrinkage %(shrinkage)g",
         facts,

@@ -9,9 +9,11 @@ from sensloc.engine.pool import by_actor
 from sensloc.heatmaps import is_learned, maker
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.heatmaps.passes import Options
+from sensloc.networks.precision import Precision
 from sensloc.networks.prepare import prepare, weights_hash
 from sensloc.networks.taps import Tap
 from sensloc.prediction.looks import Looker
+from sensloc.stages.precision import precision_of
 from sensloc.stages.readout_file import readouts_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
@@ -26,7 +28,7 @@ def require_same_weights(run: RunDir) -> str:
         RunError: Another network made them, or another kind of device; which is named.
     """
     digest, machine, _ = network_and_machine(run, makes_its_maps)
-    here = {"weights": digest, "device": machine.device}
+    here = {"weights": digest, "device": machine.device, "precision": precision_of(run)}
     if differs := differences(run.stages()["sensitivity"]["of"], here):
         raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
     return digest
@@ -65,6 +67,7 @@ def map_maker(
     device: str,
     taps: Iterable[Tap] = (),
     backward: bool = False,
+    precision: Precision | None = None,
 ) -> MapMaker:
     """Return the maker of some heat maps by the run's network.
 
@@ -74,12 +77,12 @@ def map_maker(
         device: Where the network goes.
         taps: What is kept of the pass beside.
         backward: Whether derivatives at these are wanted too.
+        precision: Of the passes; None: the run's.
 
     Raises:
         ClassifierError: The network cannot be loaded, or has no place for a heat map.
     """
-    config, compare = run.config, run.config.compare
-    classifier, maps = config.classifier, config.sensitivity
+    classifier, maps, compare = run.config.classifier, run.config.sensitivity, run.config.compare
     options = Options(
         channels=maps.channels,
         samples=compare.smoothgrad_samples,
@@ -89,9 +92,10 @@ def map_maker(
         gradcam_layer=compare.gradcam_layer,
         readouts={name: readouts_of(run, name) for name in names if is_learned(name)},
     )
+    chosen = precision or precision_of(run)
     return maker.map_maker(
         lambda: load_network_of(run),
-        lambda network, at: prepare(network, classifier, device, at, maps.precision),
+        lambda network, at: prepare(network, classifier, device, at, chosen),
         names,
         options,
         taps,

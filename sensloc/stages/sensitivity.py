@@ -24,6 +24,7 @@ from sensloc.prediction.looks import Source
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, makes_its_maps, network_and_machine
+from sensloc.stages.precision import precision_of
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir, RunError
@@ -40,12 +41,13 @@ def sensitivity(run: RunDir) -> None:
             far from float32.
     """
     run.require("manifest", *(["foreground"] if run.config.foreground.looks else []))
+    arithmetic = checked(run)
     digest, machine, _ = network_and_machine(run, makes_its_maps)
-    of, deviation = {"weights": digest, "device": machine.device}, checked(run)
+    of = {"weights": digest, "device": machine.device, "precision": precision_of(run)}
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         began = time.monotonic()
         made = write_units(chain(run), {unit: unit for unit in units.names(run, "manifest")})
-        facts |= deviation | _account(run, made, time.monotonic() - began)
+        facts |= arithmetic | _account(run, made, time.monotonic() - began)
     log.info("sensitivity: %(rows)d rows, %(errors)d errors, top-1 %% %(top1)s", facts)
 
 
