@@ -9,11 +9,11 @@ demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and
 	$(BIN)/sensloc run conf/demo.toml
 
 bench: demo  ## what takes ten minutes to measure, beside other hands' ways: tables, and JSON in runs/bench
-	$(BIN)/python -m benchmarks.gradient
+	$(BIN)/python -m benchmarks.gradient --rounds 4
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.parts
-	$(BIN)/python -m benchmarks.pipeline conf/demo.toml
+	$(BIN)/python -m benchmarks.pipeline conf/demo.toml --images 3000
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.latency runs/demo data/scenes
 	rm -rf runs/bench/storage
