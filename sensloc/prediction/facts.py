@@ -1,17 +1,19 @@
 """What a localizer says of itself: ``localizer.json``."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from pydantic import ValidationError
 
 from sensloc.config import Sensitivity
 from sensloc.errors import SenslocError, one_line
-from sensloc.networks.precision import Precision
 from sensloc.networks.sources import AnyClassifier
 from sensloc.prediction.confidence import Confidence, ConfidenceBin
 from sensloc.sections import Section
+
+if TYPE_CHECKING:  # for which torch is imported
+    from sensloc.networks.precision import Precision
 
 FORMAT = 3
 """The version of the folder's layout."""
@@ -86,7 +88,7 @@ class LocalizerFacts(Section):
     test: HeldOutAccuracy
 
     @property
-    def precision(self) -> Precision:
+    def precision(self) -> "Precision":
         """The arithmetic of the passes: one that is named, as its run has chosen it.
 
         Raises:
