@@ -23,7 +23,7 @@ from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
 from sensloc.stages.network import map_maker, require_same_weights
 from sensloc.stages.precision import CHOSEN, precision_of
-from sensloc.stages.sensitivity import sensitivity
+from sensloc.stages.sensitivity import _tally, sensitivity
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -141,6 +141,17 @@ def test_the_fastest_arithmetic_is_measured_once_and_stays_the_runs(
     other.write(CHOSEN, json.dumps(record | {"chosen": "float32"}))
     with pytest.raises(RunError, match="precision"):
         require_same_weights(other)
+
+
+def test_top_1_is_of_the_images_whose_class_is_known() -> None:
+    rows = pa.table({
+        "split": ["train", "train", "train", "test"],
+        "class_index": pa.array([1, 2, None, None], pa.int64()),
+        "predicted_index": pa.array([1, 1, 1, 1], pa.int64()),
+        "error": pa.nulls(4, pa.string()),
+    })  # fmt: skip
+    counted = _tally(rows)
+    assert (counted["train"], counted["train right"], counted["test"]) == (2, 1, 0)
 
 
 def test_the_fastest_is_chosen_among_the_accurate() -> None:

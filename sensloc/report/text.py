@@ -214,7 +214,7 @@ def summary(corloc: pa.Table, config: Config, facts: Row, url: str) -> str:
         f"{config.name}: {manifest['images']:,} images of {manifest['classes']:,} classes "
         f"({splits}) in {seconds:.0f} s",
         f"sensitivity maps: {pace(sensitivity)}, {sensitivity['errors']} errors",
-        f"classifier top-1: {top1}",
+        f"classifier top-1: {top1 or 'none of the classes is one of its'}",
         "",
         corloc_text(corloc, config, taken_from(stages)),
         "",

@@ -157,6 +157,8 @@ def map_columns(maps: Mapping[str, Maps], good: npt.NDArray[np.bool_]) -> dict[s
 def _account(run: RunDir, made: Sequence[str], seconds: float) -> dict[str, Any]:
     """Compare the table with the manifest, and count rows, errors and top-1 in percent.
 
+    Top-1 is of the images of each set whose class is one of the classifier's.
+
     Args:
         run: The run directory.
         made: The units that this attempt made.
@@ -184,11 +186,12 @@ def _account(run: RunDir, made: Sequence[str], seconds: float) -> dict[str, Any]
 
 
 def _tally(rows: pa.Table) -> Counter[str]:
-    """Count a file's rows, its errors, and each set's images and right predictions."""
+    """Count a file's rows, its errors, and each set's images of a known class and those right."""
     good = rows.filter(pc.is_null(rows["error"]))
     total = Counter(rows=len(rows), errors=len(rows) - len(good))
+    known = good.filter(pc.is_valid(good["class_index"]))
     for split in NAMES:
-        images = good.filter(pc.equal(good["split"], split))
+        images = known.filter(pc.equal(known["split"], split))
         total[split] = len(images)
         right = pc.equal(images["class_index"], images["predicted_index"])
         total[f"{split} right"] = pc.sum(right).as_py() or 0
