@@ -143,6 +143,19 @@ def test_the_fastest_arithmetic_is_measured_once_and_stays_the_runs(
         require_same_weights(other)
 
 
+def test_float32_is_the_fastest_where_no_other_is_near(
+    predicted: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much faster the others are: what is too far away is not timed."""
+    monkeypatch.setattr(accuracy, "HOPELESS", 1.0)
+    monkeypatch.setattr(accuracy, "IMAGES", 2)
+    strict = predicted.config.sensitivity.model_copy(update={"max_deviation": 1e-9})
+    run = RunDir(predicted.url, predicted.config.model_copy(update={"sensitivity": strict}))
+    measured = accuracy.measure(run)
+    assert measured["bfloat16"]["ms"] is None
+    assert accuracy.fastest(measured, 1e-9) == "float32"
+
+
 def test_top_1_is_of_the_images_whose_class_is_known() -> None:
     rows = pa.table({
         "split": ["train", "train", "train", "test"],
