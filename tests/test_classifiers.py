@@ -21,6 +21,7 @@ from sensloc.errors import ClassifierError
 from sensloc.heatmaps.maker import MapMaker
 from sensloc.images.decode import decode
 from sensloc.networks.classes import class_indices
+from sensloc.networks.clipping import Clip, clipping
 from sensloc.networks.padding import padding_itself
 from sensloc.networks.prepare import fold, prepare
 from sensloc.networks.scene_net import scene_net
@@ -287,6 +288,33 @@ def test_another_convolution_keeps_its_padding():
     assert padding_itself(Reflecting(4, 4, 3, 2, groups=4), 8, 8) is None
     assert padding_itself(layers.Conv2dSame(4, 4, 3, 2), 8, 8) is None, "it is not depthwise"
     assert padding_itself(nn.Conv2d(4, 4, 3, 2, groups=4), 8, 8) is None, "it pads nothing"
+
+
+@pytest.mark.parametrize("plain", [nn.ReLU6(inplace=True), nn.Hardtanh(-2, 0.5, inplace=True)])
+def test_clipping_is_a_relu6_to_the_bit_and_so_is_its_derivative(plain: nn.Hardtanh):
+    def seen(clip: nn.Module) -> list[Tensor]:
+        values = torch.tensor([-torch.inf, -2, -1, -0.0, 0, 0.5, 3, 6, 7, torch.nan])
+        x, slopes = values.requires_grad_(), torch.arange(1.0, 11)
+        given = x * 1
+        clipped = clip(given)
+        assert clipped.data_ptr() == given.data_ptr(), "it is in the same memory"
+        return [clipped.detach(), *torch.autograd.grad(clipped, x, slopes)]
+
+    own = clipping(plain)
+    assert own is not None
+    for found, wanted in zip(seen(own), seen(plain), strict=True):
+        assert torch.equal(found.view(torch.int32), wanted.view(torch.int32))
+
+
+def test_a_folded_network_clips_in_place_where_it_did():
+    class Own(nn.ReLU6):
+        def forward(self, input: Tensor) -> Tensor:
+            return input.abs()
+
+    for activation, clips in [(nn.ReLU6(True), 1), (nn.ReLU6(), 0), (Own(True), 0)]:
+        made = folded(lively(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), activation)))
+        assert norms(made) == 0
+        assert sum(isinstance(module, Clip) for module in made.modules()) == clips
 
 
 # ------------------------------------------------------------------------------- prepare

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sensloc.errors import ClassifierError
 from sensloc.networks.classes import class_indices
+from sensloc.networks.clipping import clipping
 from sensloc.networks.padding import padding_itself
 from sensloc.networks.precision import Precision, require
 from sensloc.networks.taps import PIXELS, Layout, Place, Tap, locate
@@ -129,8 +130,8 @@ def weights_hash(network: nn.Module) -> str:
 def fold(
     network: nn.Module, probe: Tensor, marked: Collection[str] = ()
 ) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Fold each batch norm into the convolution that alone feeds it, and paddings into kernels: the
-    same function, faster.
+    """Fold each batch norm into the convolution that alone feeds it, and paddings into kernels, and
+    clip in place: the same function, faster.
 
     Args:
         network: In eval mode.
@@ -205,6 +206,9 @@ def _folded(network: nn.Module, marks: Mapping[str, nn.Module], probe: Tensor) -
     for name, (height, width) in inputs.items():
         if calls[name] == 1 and (own := padding_itself(modules[name], height, width)):
             _replace(folded, modules, name, own)
+    for name in calls:
+        if clip := clipping(modules[name]):
+            _replace(folded, modules, name, clip)
     folded.add_module("marks", nn.ModuleList(marks.values()))
     for i, name in enumerate(marks):
         marked = tracer.outputs[name]
