@@ -27,7 +27,8 @@ from benchmarks.passes import (
     counted,
     network,
 )
-from benchmarks.turns import Timed, as_workers_run, in_turn, save, table
+from benchmarks.turns import Timed, apart, as_workers_run, in_turn, save, table
+from sensloc.engine.cluster import KEEP_FREED_MEMORY
 from sensloc.networks.precision import Precision
 from sensloc.stages.accuracy import HOPELESS
 from sensloc.turns import turns
@@ -108,6 +109,15 @@ SAME: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 }
 """Other hands' ways to the gradient."""
 
+
+def captums(name: str, n: int) -> Way:
+    """Return captum's Saliency of a batch, by a network of its own."""
+    return partial(captum, network(name), *batch_of(n))
+
+
+PLAIN = "captum Saliency, batched, in a process of its own"
+"""With the memory settings that a process has by default, as captum's users have them."""
+
 ANOTHER = {"pytorch-grad-cam, batched: another map": grad_cam}
 
 
@@ -169,25 +179,26 @@ def measured(
         rounds: That count.
         per_second: Operations, the peak of a convolution.
     """
-    images, labels = batch_of(n)
-    calls = ways(name, images, labels)
+    calls = ways(name, *batch_of(n))
     floors = {
         way: 1000 * operations(calls[way], n) / per_second
         for way in calls
         if "sensloc" in way and HALF not in way
     }
-    return in_turn(calls, n, rounds), floors
+    with apart(partial(captums, name, n), KEEP_FREED_MEMORY) as plain:
+        return in_turn(calls | {PLAIN: plain}, n, rounds), floors
 
 
 def main(
     everything: Annotated[bool, typer.Option("--all", help="All networks, not two.")] = False,
-    batch: Annotated[int, typer.Option(help="Images of a batch.")] = 8,
+    batch: Annotated[int, typer.Option(help="Images of a batch.")] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds in which the ways take turns.")] = 5,
     output: Path = Path("runs/bench/gradient.json"),
 ) -> None:
     """Print milliseconds per map of the product and of others, each as the product's workers run.
 
-    That is with one thread, and in a process that keeps the memory it frees.
+    That is with one thread, and in a process that keeps the memory it frees; captum in one that
+    does not, too.
     """
     as_workers_run()
     per_second = peak(batch, rounds)

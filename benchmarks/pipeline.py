@@ -21,7 +21,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import typer
 
@@ -38,7 +37,8 @@ from sensloc.store.run import RunDir
 COUNTS = (300, 3000)
 
 ACTOR, WORKS = "ray::Holder", "ray::Holder.work"
-"""Titles of an actor's process: how it begins, and while it makes maps."""
+"""Titles of an actor's process: how it begins, and what it has from its first unit's begin to that
+unit's end."""
 
 LOOP = "work/loop"
 """Where the loops write."""
@@ -68,18 +68,26 @@ def by_loop(url: str, processes: int) -> float:
 
 
 def busy(samples: pa.Table) -> float:
-    """Return the share of their time in which actors work, from the first to the last such look.
+    """Return the share of a core that actors take, of one thread each, from their first map on.
+
+    Until the last look at which one of them has taken more than half of a core.
 
     Args:
-        samples: Of a job, see ``SAMPLES``: the title of an actor's process says what it calls.
+        samples: Of a job, see ``SAMPLES``: the title of an actor's process says that it has begun.
     """
-    titles = pc.fill_null(samples["title"], "")
-    actors = samples.filter(pc.starts_with(titles, ACTOR))
-    works = pc.equal(actors["title"], WORKS)
-    seconds = np.asarray(actors["second"])
-    times = seconds[np.asarray(works)]
-    during = (times.min() <= seconds) & (seconds <= times.max())
-    return float(len(times) / during.sum())
+    looks: dict[int, list[tuple[float, float]]] = {}
+    began = np.inf
+    for row in samples.sort_by("second").to_pylist():
+        if (row["title"] or "").startswith(ACTOR):
+            looks.setdefault(row["pid"], []).append((row["second"], row["cpu"]))
+        if row["title"] == WORKS:
+            began = min(began, row["second"])
+    pairs = [pair for of_actor in looks.values() for pair in pairwise(of_actor)]
+    spans = np.array([(first, last, cpu - before) for (first, before), (last, cpu) in pairs])
+    spans = spans[spans[:, 0] >= began]
+    lengths = spans[:, 1] - spans[:, 0]
+    during = spans[:, 1] <= spans[spans[:, 2] > lengths / 2, 1].max()
+    return float(spans[during, 2].sum() / lengths[during].sum())
 
 
 def sent(url: str) -> float:
@@ -92,7 +100,7 @@ def sent(url: str) -> float:
 def figures_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dict[str, float]:
     """Return the median seconds of the stage, of its whole command, and of plain loops, in turn.
 
-    And the share of their time in which the actors work, and the bytes of an image sent to them.
+    And the share of a core that each actor takes, and the bytes of an image sent to them.
 
     Args:
         job: The config and the options of the run.

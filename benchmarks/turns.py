@@ -5,11 +5,14 @@ its milliseconds are those of one machine on one day.
 """
 
 import json
+import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,6 +60,50 @@ def as_workers_run() -> None:
     wanted = KEEP_FREED_MEMORY | ONE_THREAD
     if not wanted.items() <= os.environ.items():
         os.execve(sys.executable, sys.orig_argv, os.environ | wanted)  # noqa: S606 - itself
+
+
+@contextmanager
+def apart(
+    make: Callable[[], Callable[[], object]], without: Iterable[str]
+) -> Iterator[Callable[[], None]]:
+    """Have a process of its own do something whenever it is asked to, until the block ends.
+
+    Args:
+        make: Makes what is done, there. It can be pickled.
+        without: Variables of the environment that it has not.
+
+    Yields:
+        What asks it, and returns when it is done.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    kept = {name: os.environ.pop(name) for name in without if name in os.environ}
+    try:
+        process = context.Process(target=_serve, args=(make, there))
+        process.start()
+    finally:
+        os.environ.update(kept)
+    there.close()
+
+    def ask() -> None:
+        here.send(None)
+        here.recv()
+
+    try:
+        yield ask
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(make: Callable[[], Callable[[], object]], asked: Connection) -> None:
+    """Do something each time that it is asked for, until nobody can."""
+    call = make()
+    with suppress(EOFError):
+        while True:
+            asked.recv()
+            call()
+            asked.send(None)
 
 
 def in_turn(ways: Mapping[str, Callable[[], object]], items: int, rounds: int) -> list[Timed]:

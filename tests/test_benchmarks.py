@@ -474,13 +474,15 @@ def test_a_plain_loop_makes_the_rows_of_the_stage(small_run: RunDir, tmp_path: P
 
 def test_actors_are_busy_from_the_first_to_the_last_map() -> None:
     looks = [
-        *((0.0, 1, "ray::Holder"), (0.0, 2, "ray::_decode")),
-        *((1.0, 1, "ray::Holder.work"), (1.0, 2, "ray::_decode"), (1.0, 3, "ray::Holder")),
-        *((2.0, 1, "ray::Holder.work"), (2.0, 3, "ray::Holder.work")),
-        *((3.0, 1, "ray::Holder"), (3.0, 3, "ray::Holder"), (3.0, 4, None)),
+        *((0.0, 1, "ray::Holder.call", 1.0), (0.0, 2, "ray::_decode", 1.0)),
+        *((1.0, 1, "ray::Holder.work", 2.0), (1.0, 2, "ray::_decode", 2.0)),
+        *((2.0, 1, "ray::Holder.work", 3.0), (1.0, 3, "ray::Holder", 1.0)),
+        *((3.0, 1, "ray::Holder", 4.0), (3.0, 3, "ray::Holder.work", 2.5), (3.0, 4, None, 9.0)),
+        *((4.0, 1, "ray::Holder", 4.25), (4.0, 3, "ray::Holder", 2.75)),
     ]
-    rows = [{"second": second, "pid": pid, "title": title} for second, pid, title in looks]
-    assert pipeline.busy(pa.Table.from_pylist(rows, SAMPLES)) == 3 / 4
+    names = ("second", "pid", "title", "cpu")
+    rows = [dict(zip(names, look, strict=True)) for look in looks]
+    assert pipeline.busy(pa.Table.from_pylist(rows, SAMPLES)) == 3.5 / 4
 
 
 def test_what_is_no_pass_is_timed_and_a_row_of_the_papers_table_is_weighed() -> None:

@@ -13,7 +13,7 @@ from conftest import copied, small_config
 from sensloc.boxes import iou
 from sensloc.comparison.foregrounds import blocks_of, learn_once
 from sensloc.engine import units
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import PREDICTED
 from sensloc.images.decode import crop, pixels_of, squash
 from sensloc.methods import catalogue, saved
 from sensloc.prediction.localizer import Localizer

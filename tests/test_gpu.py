@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from sensloc.heatmaps import PREDICTED
 from sensloc.heatmaps.maker import MapMaker, Seen, map_maker
-from sensloc.heatmaps.passes import PREDICTED, Options
+from sensloc.heatmaps.passes import Options
 from sensloc.networks.precision import Precision
 from sensloc.networks.prepare import tapped
 from sensloc.networks.scene_net import scene_net

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sensloc.errors import ClassifierError
+from sensloc.heatmaps import PREDICTED
 from sensloc.heatmaps.gradient import over_channels
 from sensloc.heatmaps.maker import MapMaker, pool, reading
-from sensloc.heatmaps.passes import PREDICTED, Options, Pass, look
+from sensloc.heatmaps.passes import Options, Pass, look
 from sensloc.heatmaps.transfer import Arriving, sent
 from sensloc.networks.precision import arithmetic
 from sensloc.networks.prepare import prepare, tapped

@@ -15,7 +15,7 @@ from conftest import small_config
 
 from sensloc.comparison.compare import compare
 from sensloc.config import Compare
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import PREDICTED
 from sensloc.images.decode import decode
 from sensloc.rows import vectors
 from sensloc.stages import accuracy

@@ -76,9 +76,16 @@ def actor_of(cpus: float, gpus: float) -> Any:
 
 
 def called(
-    function: Callable[..., T], *args: Any, cpus: float, gpus: float, beside: float = 0.0
+    function: Callable[..., T],
+    *args: Any,
+    cpus: float,
+    gpus: float,
+    beside: float = 0.0,
+    actors: int = 1,
 ) -> T:
-    """Return ``function(*args)``, called by an actor that a pool may have afterwards.
+    """Return ``function(*args)``, called by actors that a pool may have afterwards.
+
+    The first one's is returned. The others have imported by then, and read, what it takes.
 
     Args:
         function: What is called.
@@ -86,26 +93,36 @@ def called(
         cpus: Of the actor.
         gpus: Of the actor.
         beside: CPUs of a task that fits beside it.
+        actors: So many call it.
     """
-    actor = actor_of(cpus, gpus)
+    calling = [actor_of(cpus, gpus) for _ in range(actors)]
     try:
-        value: T = cluster.result(_with_retries(actor.call).remote(function, *args))
+        calls = [_with_retries(actor.call).remote(function, *args) for actor in calling]
+        value: T = cluster.result(calls[0])
     finally:
-        idle.leave(actor, cpus, gpus, beside)
+        for actor in calling:
+            idle.leave(actor, cpus, gpus, beside)
     return value
 
 
-def by_actor(run: RunDir, function: Callable[..., T], *args: Any) -> T:
-    """Return ``function(run, *args)``, called where the run's network will be."""
+def by_actor(run: RunDir, function: Callable[..., T], *args: Any, units: int = 1) -> T:
+    """Return ``function(run, *args)``, called where the run's network will be.
+
+    Args:
+        run: The run.
+        function: What is called.
+        args: Its further arguments.
+        units: Of the work that follows: as many actors call it as this will have.
+    """
     resources = run.config.resources
-    return called(
-        function,
-        run,
-        *args,
-        cpus=resources.cpus_per_actor,
-        gpus=resources.gpus_per_actor,
-        beside=resources.cpus_per_task,
+    cpus, gpus, beside = (
+        resources.cpus_per_actor,
+        resources.gpus_per_actor,
+        resources.cpus_per_task,
     )
+    room = cluster.room(cpus, gpus, 2 * beside)
+    actors = max(1, min(resources.actors, units, room))
+    return called(function, run, *args, cpus=cpus, gpus=gpus, beside=beside, actors=actors)
 
 
 def _with_retries(method: Any) -> Any:

@@ -52,6 +52,9 @@ KINDS: Mapping[str, HeatMap] = {
 }
 """By the name of the file."""
 
+PREDICTED = -1
+"""As a label: take the score of the class that the network itself predicts."""
+
 MAIN = "gradient"
 """The paper's, which every run makes."""
 

@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensloc.heatmaps import PREDICTED
 from sensloc.heatmaps.readout import Readout
 from sensloc.networks.precision import arithmetic
 from sensloc.networks.prepare import Prepared
 from sensloc.networks.taps import FEATURES, PIXELS, Tap
-
-PREDICTED = -1
-"""As a label: take the score of the class that the network itself predicts."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import nn
 
 from sensloc.boxes import Boxes
-from sensloc.heatmaps import FOREGROUND, SECOND, names_of
+from sensloc.heatmaps import FOREGROUND, PREDICTED, SECOND, names_of
 from sensloc.heatmaps.maker import map_maker
-from sensloc.heatmaps.passes import PREDICTED, Options
+from sensloc.heatmaps.passes import Options
 from sensloc.heatmaps.readout import Readout
 from sensloc.images.decode import pixels_of, squash
 from sensloc.images.fetch import ImageError, fetch

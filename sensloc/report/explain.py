@@ -9,8 +9,7 @@ from torch import nn
 
 from sensloc.boxes import Boxes
 from sensloc.errors import ClassifierError, SenslocError
-from sensloc.heatmaps import FOREGROUND, MAIN, SECOND, is_learned, names_of
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import FOREGROUND, MAIN, PREDICTED, SECOND, is_learned, names_of
 from sensloc.images.decode import squash
 from sensloc.images.fetch import ImageError
 from sensloc.images.pixels import Pixels

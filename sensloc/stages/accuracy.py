@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +15,19 @@ import pyarrow.compute as pc
 
 from sensloc.engine import units
 from sensloc.engine.pool import by_actor
-from sensloc.heatmaps import MAIN
-from sensloc.heatmaps.maker import MapMaker, Seen
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import MAIN, PREDICTED
 from sensloc.images.fetch import ImageError
 from sensloc.images.pixels import Pixels
-from sensloc.networks.precision import Precision, there
 from sensloc.stages.network import map_maker
 from sensloc.stages.precision import CHOSEN
 from sensloc.store.files import load_unit
 from sensloc.store.images import images_of
 from sensloc.store.run import RunDir, RunError
 from sensloc.turns import medians
+
+if TYPE_CHECKING:  # for which torch is imported
+    from sensloc.heatmaps.maker import MapMaker, Seen
+    from sensloc.networks.precision import Precision
 
 IMAGES = 16
 """As many are compared, the first that can be read."""
@@ -88,6 +89,8 @@ def measure(run: RunDir) -> Measured:
 
     An image's time is that of a whole batch, over its images.
     """
+    from sensloc.networks.precision import there
+
     device = _device(run)
     exact, pixels = map_maker(run, (MAIN,), device, precision="float32"), _some(run)
     makers: dict[str, MapMaker] = {name: _in(exact, name) for name in there(device)}
@@ -116,13 +119,13 @@ def _device(run: RunDir) -> str:
     return "cuda" if run.config.resources.gpus_per_actor else "cpu"
 
 
-def _in(make: MapMaker, precision: Precision) -> MapMaker:
+def _in(make: "MapMaker", precision: "Precision") -> "MapMaker":
     """Return the same maker in another arithmetic."""
     networks = (replace(network, precision=precision) for network in make.networks)
     return replace(make, networks=tuple(networks))
 
 
-def _apart(make: MapMaker, exact: MapMaker, pixels: Pixels) -> list[float]:
+def _apart(make: "MapMaker", exact: "MapMaker", pixels: Pixels) -> list[float]:
     """Return how far a maker's maps of images are from another's, of the class that this says."""
     apart: list[float] = []
     for start in range(0, len(pixels), make.batch_size):
@@ -140,7 +143,7 @@ def relative(maps: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> 
     return [float(share) for share in np.nan_to_num(shares, nan=np.inf)]
 
 
-def _maps(seen: Seen) -> npt.NDArray[np.float64]:
+def _maps(seen: "Seen") -> npt.NDArray[np.float64]:
     maps = seen.maps[MAIN]
     return np.asarray(maps.values.astype(np.float64) * maps.scale[:, None])
 

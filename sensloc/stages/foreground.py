@@ -18,10 +18,7 @@ import pyarrow.compute as pc
 from sensloc.dice import keys, lowest
 from sensloc.engine import cluster
 from sensloc.engine.chain import write_units
-from sensloc.heatmaps.foreground import Cells, blocks_at
-from sensloc.heatmaps.passes import PREDICTED, Options
-from sensloc.networks.prepare import probe_of
-from sensloc.networks.taps import strides
+from sensloc.heatmaps import PREDICTED
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import Places, chain
 from sensloc.stages.network import load_network_of, map_maker, network_and_machine
@@ -111,6 +108,11 @@ def _blocks(run: RunDir) -> dict[str, int]:
 
     One pass of noise says how many, and whether the network can be read so at all.
     """
+    from sensloc.heatmaps.foreground import Cells, blocks_at
+    from sensloc.heatmaps.passes import Options
+    from sensloc.networks.prepare import probe_of
+    from sensloc.networks.taps import strides
+
     config = run.config
     names = config.foreground.blocks
     if names is None:

@@ -15,10 +15,8 @@ from sensloc.boxes import largest
 from sensloc.dice import keys
 from sensloc.engine.batches import Worker
 from sensloc.engine.chain import Chain
-from sensloc.heatmaps.foreground import Cells
-from sensloc.heatmaps.passes import PREDICTED, Options
+from sensloc.heatmaps import PREDICTED
 from sensloc.heatmaps.readout import CellSums, covered, quantise
-from sensloc.heatmaps.transfer import Arriving
 from sensloc.images.pixels import Pixels
 from sensloc.rows import true_boxes
 from sensloc.stages.cell_sums import merged, sums_in, sums_of, table_of
@@ -62,6 +60,9 @@ class Learner(Worker):
     by_row = False
 
     def __init__(self, device: str, run: RunDir, blocks: Sequence[str]) -> None:
+        from sensloc.heatmaps.foreground import Cells
+        from sensloc.heatmaps.passes import Options
+
         self.grid, self.seed = run.config.sensitivity.grid, run.config.foreground.seed
         self.cells = Cells.of(blocks, self.grid, Options())
         self.make = map_maker(run, (), device, self.cells.taps, backward=self.cells.backward)
@@ -72,6 +73,8 @@ class Learner(Worker):
 
     def begin(self, rows: pa.Table, pixels: Pixels) -> Callable[[], pa.Table]:
         """Begin with a batch: see ``Worker``."""
+        from sensloc.heatmaps.transfer import Arriving
+
         labels = np.asarray(pc.fill_null(rows["class_index"], PREDICTED))
         values = self.cells(self.make.start(pixels, labels).passed)[: len(rows)]
         arriving = Arriving.of({"values": values})

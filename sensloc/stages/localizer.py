@@ -13,8 +13,7 @@ import sensloc
 from sensloc.engine import units
 from sensloc.engine.batches import Worker
 from sensloc.engine.chain import DECODE, Chain, write_units
-from sensloc.heatmaps import SECOND, names_of
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import PREDICTED, SECOND, names_of
 from sensloc.images.pixels import Pixels
 from sensloc.methods import OfMaps, catalogue, saved
 from sensloc.methods.catalogue import PREDICTING

@@ -1,22 +1,26 @@
-"""The run's network: loaded, hashed, and made a maker of heat maps, the same for every stage."""
+"""The run's network: loaded, hashed, and made a maker of heat maps, the same for every stage.
+
+torch is imported where the network is: a job's first process, which only asks for it, has none.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
-
+from sensloc.engine import units
 from sensloc.engine.pool import by_actor
-from sensloc.heatmaps import is_learned, maker
-from sensloc.heatmaps.maker import MapMaker
-from sensloc.heatmaps.passes import Options
-from sensloc.networks.precision import Precision
-from sensloc.networks.prepare import prepare, weights_hash
-from sensloc.networks.taps import Tap
-from sensloc.prediction.looks import Looker
+from sensloc.heatmaps import is_learned
 from sensloc.stages.precision import precision_of
 from sensloc.stages.readout_file import readouts_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sensloc.heatmaps.maker import MapMaker
+    from sensloc.networks.precision import Precision
+    from sensloc.networks.taps import Tap
+    from sensloc.prediction.looks import Looker
 
 T = TypeVar("T")
 
@@ -39,10 +43,12 @@ def network_and_machine(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str,
 
     An actor finds them, where the network will be, before any unit of work asks for it.
     """
-    return by_actor(run, _checked, check)
+    return by_actor(run, _checked, check, units=len(units.names(run, "manifest")))
 
 
 def _checked(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
+    from sensloc.networks.prepare import weights_hash
+
     digest = weights_hash(load_network_of(run))
     return digest, Machine.here(run.config.resources.gpus_per_actor), check(run)
 
@@ -56,7 +62,7 @@ def makes_its_maps(run: RunDir) -> None:
     looker(run, run.config.maps, "cpu")
 
 
-def load_network_of(run: RunDir) -> nn.Module:
+def load_network_of(run: RunDir) -> "nn.Module":
     """Return the run's network, on the CPU, its number of outputs not yet checked."""
     return run.config.classifier.load(run.at("classifier.pt"))
 
@@ -65,10 +71,10 @@ def map_maker(
     run: RunDir,
     names: Sequence[str],
     device: str,
-    taps: Iterable[Tap] = (),
+    taps: "Iterable[Tap]" = (),
     backward: bool = False,
-    precision: Precision | None = None,
-) -> MapMaker:
+    precision: "Precision | None" = None,
+) -> "MapMaker":
     """Return the maker of some heat maps by the run's network.
 
     Args:
@@ -82,6 +88,10 @@ def map_maker(
     Raises:
         ClassifierError: The network cannot be loaded, or has no place for a heat map.
     """
+    from sensloc.heatmaps import maker
+    from sensloc.heatmaps.passes import Options
+    from sensloc.networks.prepare import prepare
+
     classifier, maps, compare = run.config.classifier, run.config.sensitivity, run.config.compare
     options = Options(
         channels=maps.channels,
@@ -108,6 +118,8 @@ def map_maker(
     )
 
 
-def looker(run: RunDir, names: Sequence[str], device: str) -> Looker:
+def looker(run: RunDir, names: Sequence[str], device: str) -> "Looker":
     """Return the maker of some heat maps, a second look's among them: see ``map_maker``."""
+    from sensloc.prediction.looks import Looker
+
     return Looker.of(names, lambda names: map_maker(run, names, device))

@@ -19,11 +19,9 @@ from sensloc.engine.batches import Worker
 from sensloc.engine.chain import DECODE, Chain, write_units
 from sensloc.engine.pool import by_actor
 from sensloc.errors import DatasetError
-from sensloc.heatmaps import SECOND
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import PREDICTED, SECOND
 from sensloc.images.pixels import Pixels
 from sensloc.methods import Fitted, OfMaps, catalogue, saved
-from sensloc.networks.prepare import weights_hash
 from sensloc.stages import localizer, readout_file
 from sensloc.stages.evaluate import OUTPUTS, predict, write_corloc
 from sensloc.stages.fit import fitted_methods
@@ -94,6 +92,8 @@ def _fit(run: RunDir, fitted: FittedRun) -> None:
 
 
 def _weights(run: RunDir) -> str:
+    from sensloc.networks.prepare import weights_hash
+
     return weights_hash(load_network_of(run))
 
 

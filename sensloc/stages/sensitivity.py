@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,8 @@ from sensloc.datasets.split import NAMES
 from sensloc.engine import cluster, units
 from sensloc.engine.batches import Worker
 from sensloc.engine.chain import FILE, Chain, write_units
-from sensloc.heatmaps import SECOND, column, region
-from sensloc.heatmaps.maker import Maps, Seen
-from sensloc.heatmaps.passes import PREDICTED
+from sensloc.heatmaps import PREDICTED, SECOND, column, region
 from sensloc.images.pixels import Pixels
-from sensloc.prediction.looks import Source
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, makes_its_maps, network_and_machine
@@ -28,6 +25,10 @@ from sensloc.stages.precision import precision_of
 from sensloc.store import tables
 from sensloc.store.files import load_unit
 from sensloc.store.run import RunDir, RunError
+
+if TYPE_CHECKING:  # for which torch is imported
+    from sensloc.heatmaps.maker import Maps, Seen
+    from sensloc.prediction.looks import Source
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Mapper(Worker):
         seen = self.look.start(pixels, labels, self._sources(rows), part_of(rows, self.seed))
         return lambda: self._table(rows, index, seen())
 
-    def _table(self, rows: pa.Table, index: npt.NDArray[np.int64], seen: Seen) -> pa.Table:
+    def _table(self, rows: pa.Table, index: npt.NDArray[np.int64], seen: "Seen") -> pa.Table:
         """Return the rows of a batch, given its classes [n] and what is seen of it."""
         truth = self.config.label == "truth"
         errors = rows["error"].to_pylist()
@@ -114,7 +115,7 @@ class Mapper(Worker):
         """Return which rows are looked at twice: the train images are not."""
         return np.array([split == "train" for split in rows["split"].to_pylist()], np.int64)
 
-    def _sources(self, rows: pa.Table) -> list[Source]:
+    def _sources(self, rows: pa.Table) -> "list[Source]":
         """Return the files of the images that are looked at twice: all but the train images."""
         if not self.look.twice:
             return [None] * len(rows)
@@ -123,7 +124,7 @@ class Mapper(Worker):
         return [None if split == "train" else file for file, split in pairs]
 
     def _map_columns(
-        self, rows: pa.Table, seen: Seen, good: npt.NDArray[np.bool_]
+        self, rows: pa.Table, seen: "Seen", good: npt.NDArray[np.bool_]
     ) -> dict[str, pa.Array]:
         """Return the columns of all heat maps; a second look's are null for train images."""
         train = np.array([split == "train" for split in rows["split"].to_pylist()], bool)
@@ -137,7 +138,7 @@ class Mapper(Worker):
         return columns
 
 
-def map_columns(maps: Mapping[str, Maps], good: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
+def map_columns(maps: "Mapping[str, Maps]", good: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
     """Return the columns of heat maps by name: values, scale, height and width of each.
 
     Args:
