@@ -33,8 +33,8 @@ STAGES = {
     "foreground": "Learn the read-out of the foreground map, from some of the images.",
     "sensitivity": "Make the map of every image, by one backward pass.",
     "fit": "Learn the linear map, and choose on validation.",
-    "figure": "Draw ten test images with their maps and boxes: examples.png.",
     "localizer": "Learn the confidence, and write all that `sensloc predict` needs.",
+    "figure": "Draw ten test images with their maps and boxes: examples.png.",
 }
 """Name -> description of the stages that are commands beside ``evaluate``, which is more."""
 

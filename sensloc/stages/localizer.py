@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import sensloc
-from sensloc.engine import units
+from sensloc.engine import idle, units
 from sensloc.engine.batches import Worker
 from sensloc.engine.chain import DECODE, Chain, write_units
 from sensloc.heatmaps import PREDICTED, SECOND, names_of
@@ -63,6 +63,7 @@ def localizer(run: RunDir) -> None:
     of = {"weights": weights, "method": name}
     with run.stage("localizer", *OUTPUTS, of=of) as facts:
         write_units(chain(run, name), {unit: unit for unit in units.names(run, "sensitivity")})
+        idle.make_room()  # no stage behind this one has a network
         rows = judged_rows(run)
         confidence = Confidence.fit(*_of(run, rows, "validation"))
         kept = {name: accuracy(run, rows, confidence, name) for name in ("validation", "test")}

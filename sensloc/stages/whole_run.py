@@ -24,8 +24,8 @@ STAGES: Mapping[str, Stage] = {
     "sensitivity": "sensloc.stages.sensitivity",
     "fit": "sensloc.stages.fit",
     "evaluate": "sensloc.stages.evaluate",
-    "figure": "sensloc.stages.views.figure",
     "localizer": "sensloc.stages.localizer",
+    "figure": "sensloc.stages.views.figure",
     "report": "sensloc.stages.views.report",
 }
 """The stages in their order. Each is imported when it is needed: the first one needs no torch, the

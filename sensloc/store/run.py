@@ -23,8 +23,8 @@ from sensloc.store import lock, provenance, storage
 log = logging.getLogger(__name__)
 
 STAGES = (
-    *("manifest", "classifier", "foreground", "sensitivity", "fit", "evaluate", "figure"),
-    *("localizer", "compare", "report"),
+    *("manifest", "classifier", "foreground", "sensitivity", "fit", "evaluate"),
+    *("localizer", "figure", "compare", "report"),
 )
 """In an order in which each comes after those that it builds on."""
 
