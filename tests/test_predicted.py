@@ -143,6 +143,14 @@ def test_the_fastest_arithmetic_is_measured_once_and_stays_the_runs(
         require_same_weights(other)
 
 
+def test_nothing_is_measured_without_an_image(
+    predicted: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "IMAGES", 0)
+    with pytest.raises(RunError, match="manifest: no image can be read"):
+        accuracy.measure(predicted)
+
+
 def test_float32_is_the_fastest_where_no_other_is_near(
     predicted: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,14 +88,19 @@ def measure(run: RunDir) -> Measured:
     """Return how far the device's arithmetics are from float32, and what they take for an image.
 
     An image's time is that of a whole batch, over its images.
+
+    Raises:
+        RunError: No image can be read.
     """
     from sensloc.networks.precision import there
 
     device = _device(run)
     exact, pixels = map_maker(run, (MAIN,), device, precision="float32"), _some(run)
+    if not len(pixels):
+        raise RunError(f"{run.at('manifest')}: no image can be read, for sensitivity.precision")
     makers: dict[str, MapMaker] = {name: _in(exact, name) for name in there(device)}
     apart = {name: np.mean(_apart(make, exact, pixels) or [0.0]) for name, make in makers.items()}
-    whole = pixels[np.arange(exact.batch_size) % max(len(pixels), 1)][: exact.batch_size]
+    whole = pixels[np.arange(exact.batch_size) % len(pixels)][: exact.batch_size]
     labels = np.full(len(whole), PREDICTED)
     most = run.config.sensitivity.max_deviation
     near = {n: partial(make, whole, labels) for n, make in makers.items() if apart[n] <= most}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sensloc.heatmaps.maker import MapMaker
+    from sensloc.heatmaps.passes import Options
     from sensloc.networks.precision import Precision
     from sensloc.networks.taps import Tap
     from sensloc.prediction.looks import Looker
@@ -89,25 +90,15 @@ def map_maker(
         ClassifierError: The network cannot be loaded, or has no place for a heat map.
     """
     from sensloc.heatmaps import maker
-    from sensloc.heatmaps.passes import Options
     from sensloc.networks.prepare import prepare
 
-    classifier, maps, compare = run.config.classifier, run.config.sensitivity, run.config.compare
-    options = Options(
-        channels=maps.channels,
-        samples=compare.smoothgrad_samples,
-        level=compare.smoothgrad_level,
-        seed=compare.seed,
-        steps=compare.integrated_steps,
-        gradcam_layer=compare.gradcam_layer,
-        readouts={name: readouts_of(run, name) for name in names if is_learned(name)},
-    )
+    classifier, maps = run.config.classifier, run.config.sensitivity
     chosen = precision or precision_of(run)
     return maker.map_maker(
         lambda: load_network_of(run),
         lambda network, at: prepare(network, classifier, device, at, chosen),
         names,
-        options,
+        _options(run, names),
         taps,
         mean=classifier.mean,
         std=classifier.std,
@@ -115,6 +106,22 @@ def map_maker(
         grid=maps.grid,
         device=device,
         backward=backward,
+    )
+
+
+def _options(run: RunDir, names: Iterable[str]) -> "Options":
+    """Return the numbers that the readings of these heat maps depend on."""
+    from sensloc.heatmaps.passes import Options
+
+    compare = run.config.compare
+    return Options(
+        channels=run.config.sensitivity.channels,
+        samples=compare.smoothgrad_samples,
+        level=compare.smoothgrad_level,
+        seed=compare.seed,
+        steps=compare.integrated_steps,
+        gradcam_layer=compare.gradcam_layer,
+        readouts={name: readouts_of(run, name) for name in names if is_learned(name)},
     )
 
 
