@@ -1,7 +1,7 @@
 """The gradient's pass launched otherwise: captured as a CUDA graph, or compiled.
 
 Which of them pays is a matter of the network and the device: the product launches its kernels one
-by one until a run of this says otherwise. CUDA only.
+by one until a run of this says otherwise. A graph is of CUDA only.
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.gpu_variants import compiled
 from benchmarks.passes import (
     FOREGROUND,
     FORWARD,
@@ -33,12 +34,14 @@ from sensloc.networks.precision import Precision
 from sensloc.stages.accuracy import HOPELESS
 from sensloc.turns import turns
 
-QUICK = ("resnet50", "efficientnet_lite0")
+QUICK = ("resnet18", "efficientnet_lite0")
 
 SHAPES = ((64, 56), (128, 28), (256, 14))
 """Channels and places a side of the convolutions that find the peak: 3 x 3, as in a ResNet."""
 
 OURS = f"sensloc, {GRADIENT}"
+
+COMPILED = f"{OURS}, compiled"
 
 HALF: Precision = "bfloat16"
 
@@ -168,7 +171,7 @@ def operations(way: Way, n: int) -> float:
 
 
 def measured(
-    name: str, n: int, rounds: int, per_second: float
+    name: str, n: int, rounds: int, per_second: float, compiler: bool
 ) -> tuple[list[Timed], dict[str, Any]]:
     """Return the times of all ways by one network, and the floor in milliseconds, by way, of ours
     in float32.
@@ -178,13 +181,17 @@ def measured(
         n: Images of a batch.
         rounds: That count.
         per_second: Operations, the peak of a convolution.
+        compiler: Whether our gradient is timed compiled by torch too.
     """
-    calls = ways(name, *batch_of(n))
+    images, labels = batch_of(n)
+    calls = ways(name, images, labels)
     floors = {
         way: 1000 * operations(calls[way], n) / per_second
         for way in calls
         if "sensloc" in way and HALF not in way
     }
+    if compiler:
+        calls[COMPILED] = compiled(Passes.of(name), images, labels, calls[OURS])
     with apart(partial(captums, name, n), KEEP_FREED_MEMORY) as plain:
         return in_turn(calls | {PLAIN: plain}, n, rounds), floors
 
@@ -193,6 +200,9 @@ def main(
     everything: Annotated[bool, typer.Option("--all", help="All networks, not two.")] = False,
     batch: Annotated[int, typer.Option(help="Images of a batch.")] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds in which the ways take turns.")] = 5,
+    compiler: Annotated[
+        bool, typer.Option("--compiled", help="Ours by torch.compile too: minutes more.")
+    ] = False,
     output: Path = Path("runs/bench/gradient.json"),
 ) -> None:
     """Print milliseconds per map of the product and of others, each as the product's workers run.
@@ -205,7 +215,7 @@ def main(
     print(f"one thread; a convolution reaches {per_second / 1e9:.0f} GFLOP/s\n")
     networks: dict[str, Any] = {}
     for name in NETWORKS if everything else QUICK:
-        timed, floors = measured(name, batch, rounds, per_second)
+        timed, floors = measured(name, batch, rounds, per_second, compiler)
         networks[name] = {"ways": [asdict(time) for time in timed], "floor_ms": floors}
         print(table(name, timed))
         for time in timed:
