@@ -34,6 +34,7 @@ from sensloc.stages.readout import Shared
 from sensloc.stages.readout_file import folder_of, saved_readouts
 from sensloc.store.files import load
 from sensloc.store.images import images_of
+from sensloc.store.passes import batch_size_of
 from sensloc.store.run import RunDir, RunError
 
 MORE = ("inner_8", "layercam_8", "activation_8")
@@ -119,7 +120,7 @@ class Passes:
 
     def of(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the values [n, P, d] of images uint8 [n, S, S, 3]; any n."""
-        values, size = [], self.run.config.sensitivity.batch_size
+        values, size = [], batch_size_of(self.run)
         for start in tqdm(range(0, len(pixels), size), "passes", leave=False):
             some = slice(start, start + size)
             passed = self.make(pixels[some], labels[some]).passed

@@ -66,7 +66,7 @@ def measure(localizer: Localizer, files: Sequence[bytes], rounds: int = ROUNDS) 
     torch.set_num_threads(1)
     make, size = localizer.look.first, localizer.facts.classifier.input_size
     pixels = [decode(data, size).pixels for data in files]
-    batch = localizer.facts.sensitivity.batch_size
+    batch = localizer.facts.sensitivity.nominal_batch
 
     def classify() -> None:
         with torch.inference_mode():

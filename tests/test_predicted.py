@@ -6,6 +6,7 @@ The network is the small run's, and so are the scenes.
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +16,17 @@ from conftest import small_config
 
 from sensloc.comparison.compare import compare
 from sensloc.config import Compare
+from sensloc.errors import ClassifierError
 from sensloc.heatmaps import PREDICTED
+from sensloc.heatmaps.maker import MapMaker
 from sensloc.images.decode import decode
 from sensloc.rows import vectors
 from sensloc.stages import accuracy
 from sensloc.stages.fit import fit
 from sensloc.stages.manifest import manifest
 from sensloc.stages.network import map_maker, require_same_weights
-from sensloc.stages.precision import CHOSEN, precision_of
 from sensloc.stages.sensitivity import _tally, sensitivity
+from sensloc.store.passes import CHOSEN, batch_size_of, precision_of
 from sensloc.store.run import RunDir, RunError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -112,7 +115,10 @@ def in_the_fastest(predicted: RunDir, folder: Path) -> RunDir:
     config = predicted.config
     run = RunDir.open(config.model_copy(update={
         "output": str(folder),
-        "sensitivity": config.sensitivity.model_copy(update={"precision": "fastest"}),
+        "sensitivity": config.sensitivity.model_copy(
+            update={"precision": "fastest", "batch_size": "fastest"}
+        ),
+        "resources": config.resources.model_copy(update={"rows_per_block": 64}),
     }))  # fmt: skip
     manifest(run)
     shutil.copy(predicted.path("classifier.pt"), run.path("classifier.pt"))
@@ -125,22 +131,50 @@ def test_the_fastest_arithmetic_is_measured_once_and_stays_the_runs(
     run = in_the_fastest(predicted, tmp_path / "run")
     sensitivity(run)
     record = json.loads(run.read(CHOSEN))
-    assert set(record["measured"]) == {"float32", "bfloat16"}
-    assert record["measured"]["float32"]["deviation"] == 0
-    assert record["chosen"] == accuracy.fastest(record["measured"], 0.25)
+    arithmetics = record["measured"]["precision"]
+    assert set(arithmetics) == {"float32", "bfloat16"}
+    assert arithmetics["float32"]["deviation"] == 0
+    assert record["precision"] == accuracy.fastest(arithmetics, 0.25)
+    assert str(record["batch_size"]) in record["measured"]["batch_size"]
     stage = run.stages()["sensitivity"]
-    assert stage["precision"] == record
-    assert stage["of"]["precision"] == precision_of(run) == record["chosen"]
+    assert stage["passes"] == record
+    assert stage["of"]["precision"] == precision_of(run) == record["precision"]
+    assert stage["of"]["batch_size"] == batch_size_of(run) == record["batch_size"]
+    assert map_maker(run, ["gradient"], "cpu").batch_size == record["batch_size"]
 
     other = in_the_fastest(predicted, tmp_path / "other")
-    other.write(CHOSEN, json.dumps(record | {"chosen": "bfloat16"}))
+    as_predicted = {"precision": "bfloat16", "batch_size": batch_size_of(predicted)}
+    other.write(CHOSEN, json.dumps(record | as_predicted))
     sensitivity(other)
     columns = ["image_id", "map", "map_scale", "score"]
     wanted = rows_of(predicted, "sensitivity").select(columns)
     assert rows_of(other, "sensitivity").select(columns).equals(wanted)
-    other.write(CHOSEN, json.dumps(record | {"chosen": "float32"}))
-    with pytest.raises(RunError, match="precision"):
-        require_same_weights(other)
+    for name, value in {"precision": "float32", "batch_size": 64}.items():
+        other.write(CHOSEN, json.dumps(record | as_predicted | {name: value}))
+        with pytest.raises(RunError, match=name):
+            require_same_weights(other)
+
+
+def test_a_batch_is_as_large_as_pays_and_as_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = {16: 10.0, 32: 5.0, 64: 4.8, 128: 4.79, 256: 1.0}
+    held = 256
+
+    def times(makers: dict[str, MapMaker], *_: Any) -> dict[str, float]:
+        if max(make.batch_size for make in makers.values()) > held:
+            raise ClassifierError("no room")
+        return {name: milliseconds[make.batch_size] for name, make in makers.items()}
+
+    def chosen(most: int) -> tuple[int, dict[str, float | None]]:
+        return accuracy.batches(
+            MapMaker((), {}, (), (), 32), np.zeros((1, 8, 8, 3), np.uint8), most
+        )
+
+    monkeypatch.setattr(accuracy, "_times", times)
+    assert chosen(256) == (64, {"16": 10, "32": 5, "64": 4.8, "128": 4.79}), "128 gains too little"
+    assert chosen(63) == (32, {"16": 10, "32": 5}), "no more than a unit has"
+    assert chosen(9) == (9, {}), "there is no choice"
+    held = 32
+    assert chosen(256) == (32, {"16": 10, "32": 5, "64": None})
 
 
 def test_nothing_is_measured_without_an_image(
@@ -157,11 +191,14 @@ def test_float32_is_the_fastest_where_no_other_is_near(
     """However much faster the others are: what is too far away is not timed."""
     monkeypatch.setattr(accuracy, "HOPELESS", 1.0)
     monkeypatch.setattr(accuracy, "IMAGES", 2)
-    strict = predicted.config.sensitivity.model_copy(update={"max_deviation": 1e-9})
-    run = RunDir(predicted.url, predicted.config.model_copy(update={"sensitivity": strict}))
-    measured = accuracy.measure(run)
-    assert measured["bfloat16"]["ms"] is None
-    assert accuracy.fastest(measured, 1e-9) == "float32"
+    strict = {"max_deviation": 1e-9, "precision": "fastest"}
+    strict_too = predicted.config.sensitivity.model_copy(update=strict)
+    run = RunDir(predicted.url, predicted.config.model_copy(update={"sensitivity": strict_too}))
+    chosen = accuracy.measure(run)
+    assert chosen["measured"]["precision"]["bfloat16"]["ms"] is None
+    assert chosen["precision"] == "float32"
+    assert chosen["batch_size"] == run.config.sensitivity.batch_size, "that was not asked for"
+    assert set(chosen["measured"]) == {"precision"}
 
 
 def test_top_1_is_of_the_images_whose_class_is_known() -> None:

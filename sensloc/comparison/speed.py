@@ -18,6 +18,7 @@ from sensloc.prediction.looks import Looker
 from sensloc.rows import complete
 from sensloc.store.files import load
 from sensloc.store.images import images_of
+from sensloc.store.passes import batch_size_of
 from sensloc.store.run import RunDir
 from sensloc.turns import medians
 
@@ -73,7 +74,7 @@ def _network_parts(run: RunDir, rows: pa.Table, columns: set[str]) -> dict[str, 
     first, second = heatmaps.column(heatmaps.FOREGROUND), heatmaps.column(heatmaps.SECOND)
     twice = {first} if second in columns else set()
     mapper = Mapper(device, run, frozenset((columns | twice | {"map"}) - {second}))
-    size, batch = run.config.classifier.input_size, run.config.sensitivity.batch_size
+    size, batch = run.config.classifier.input_size, batch_size_of(run)
     pixels = np.stack(_pixels(run, rows, size))
 
     def making(column: str) -> Callable[[], Any]:
@@ -92,7 +93,7 @@ def _two_looks(
     run: RunDir, rows: pa.Table, pixels: Pixels, mapper: Mapper
 ) -> Callable[[], list[Any]]:
     """Return how the map of a second look is made, the first look and the crop among it."""
-    batch, column = run.config.sensitivity.batch_size, heatmaps.column(heatmaps.FOREGROUND)
+    batch, column = batch_size_of(run), heatmaps.column(heatmaps.FOREGROUND)
     look = Looker(mapper.only(column).make, twice=True)
     labels = np.asarray(rows["predicted_index"])
     files = [

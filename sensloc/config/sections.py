@@ -59,8 +59,15 @@ class Sensitivity(Section):
     max_deviation: Above = 0.25
     """The most that maps in another arithmetic may be from float32's: the relative L2 distance, the
     mean of a few of the run's images, which is looked at before any map is made."""
-    batch_size: Positive = 32
-    """It is here and not in [resources]: kernels round differently at another batch size."""
+    batch_size: Positive | Literal["fastest"] = 32
+    """Images of a pass, or "fastest", as for ``precision``: as many as make an image's time less,
+    and the device's memory holds. It is here and not in [resources]: kernels round differently at
+    another batch size."""
+
+    @property
+    def nominal_batch(self) -> int:
+        """Images of a pass, where the fastest is not measured yet; units are multiples of it."""
+        return 32 if self.batch_size == "fastest" else self.batch_size
 
 
 def _a_reading(name: str) -> str:

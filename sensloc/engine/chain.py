@@ -26,6 +26,7 @@ from sensloc.engine.batches import Images, Worker
 from sensloc.engine.pool import CALLS, EVERY, Pool
 from sensloc.images.fetch import ImageError
 from sensloc.store.images import images_of
+from sensloc.store.passes import batch_size_of
 from sensloc.store.run import RunDir
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Chain:
 
     def table(self, worker: Worker, images: Images) -> pa.Table:
         """Return what a unit's file holds."""
-        return images.through(worker, self.run.config.sensitivity.batch_size)
+        return images.through(worker, batch_size_of(self.run))
 
     def write(self, unit: str, table: pa.Table) -> units.Written:
         """Write a unit's file."""

@@ -1,4 +1,4 @@
-"""The arithmetic of a run's maps: how far it is from float32, and which is the fastest.
+"""The passes of a run's network: how far their arithmetic is from float32, and which is fastest.
 
 Both are looked at on a few of the run's images, where its network will be, before any map is made.
 """
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,22 @@ import pyarrow.compute as pc
 
 from sensloc.engine import units
 from sensloc.engine.pool import by_actor
+from sensloc.errors import ClassifierError
 from sensloc.heatmaps import MAIN, PREDICTED
 from sensloc.images.fetch import ImageError
 from sensloc.images.pixels import Pixels
 from sensloc.stages.network import map_maker
-from sensloc.stages.precision import CHOSEN
 from sensloc.store.files import load_unit
 from sensloc.store.images import images_of
+from sensloc.store.passes import CHOSEN
 from sensloc.store.run import RunDir, RunError
 from sensloc.turns import medians
 
 if TYPE_CHECKING:  # for which torch is imported
     from sensloc.heatmaps.maker import MapMaker, Seen
     from sensloc.networks.precision import Precision
+
+K = TypeVar("K", bound=str)
 
 IMAGES = 16
 """As many are compared, the first that can be read."""
@@ -38,24 +41,29 @@ ROUNDS = 3
 HOPELESS = 2.0
 """An arithmetic that takes so many times as long as the fastest in one turn is not timed."""
 
+FIRST = 16
+"""Images of the smallest batch; torch gives a smaller one slower kernels on a CPU."""
+
+GAIN = 1.02
+"""A batch twice as large is taken where an image takes so many times as long in the smaller."""
+
 
 def checked(run: RunDir) -> dict[str, Any]:
-    """Return what ``run.json`` says of the run's arithmetic; nothing of float32.
+    """Return what ``run.json`` says of how the run's passes were chosen, and of their arithmetic.
 
-    The fastest is chosen here, the first time that it is asked for.
+    The fastest are chosen here, the first time that they are asked for.
 
     Raises:
         RunError: Its maps are further from float32's than ``sensitivity.max_deviation``.
     """
     config = run.config.sensitivity
-    if config.precision == "float32":
-        return {}
-    if config.precision == "fastest":
+    facts: dict[str, Any] = {}
+    if "fastest" in (config.precision, config.batch_size):
         if not run.exists(CHOSEN):
-            measured = by_actor(run, measure)
-            chosen = fastest(measured, config.max_deviation)
-            run.write(CHOSEN, json.dumps({"chosen": chosen, "measured": measured}, indent=2))
-        return {"precision": json.loads(run.read(CHOSEN))}
+            run.write(CHOSEN, json.dumps(by_actor(run, measure), indent=2))
+        facts["passes"] = json.loads(run.read(CHOSEN))
+    if config.precision in ("float32", "fastest"):
+        return facts
     apart = by_actor(run, deviations)
     mean = float(np.mean(apart)) if apart else 0.0
     if not mean <= config.max_deviation:
@@ -65,7 +73,9 @@ def checked(run: RunDir) -> dict[str, Any]:
             f"{config.max_deviation:g}"
         )
     worst = max(apart, default=0.0)
-    return {"deviation": {"images": len(apart), "mean": round(mean, 6), "worst": round(worst, 6)}}
+    return facts | {
+        "deviation": {"images": len(apart), "mean": round(mean, 6), "worst": round(worst, 6)}
+    }
 
 
 def deviations(run: RunDir) -> list[float]:
@@ -78,39 +88,96 @@ def deviations(run: RunDir) -> list[float]:
     return _apart(make, _in(make, "float32"), _some(run))
 
 
-Measured = Mapping[str, Mapping[str, float | None]]
+def measure(run: RunDir) -> dict[str, Any]:
+    """Return ``precision`` and ``batch_size`` of the run's passes, and what was ``measured``.
+
+    What the config does not leave open is the config's.
+
+    Raises:
+        RunError: No image can be read.
+    """
+    config, pixels = run.config.sensitivity, _some(run)
+    measured: dict[str, Any] = {}
+    if not len(pixels):
+        raise RunError(f"{run.at('manifest')}: no image can be read, to measure the fastest passes")
+    exact = map_maker(
+        run, (MAIN,), _device(run), precision="float32", batch_size=config.nominal_batch
+    )
+    precision, size = config.precision, config.batch_size
+    if precision == "fastest":
+        measured["precision"] = arithmetics(exact, pixels, config.max_deviation)
+        precision = fastest(measured["precision"], config.max_deviation)
+    if size == "fastest":
+        most = run.config.resources.rows_per_block
+        size, measured["batch_size"] = batches(_in(exact, precision), pixels, most)
+    return {"precision": precision, "batch_size": size, "measured": measured}
+
+
+Measured = Mapping["Precision", Mapping[str, float | None]]
 """By arithmetic the mean ``deviation``, see ``deviations``, and ``ms`` per image; None: it is too
 far from float32, or hopeless.
 """
 
 
-def measure(run: RunDir) -> Measured:
+def arithmetics(exact: "MapMaker", pixels: Pixels, max_deviation: float) -> Measured:
     """Return how far the device's arithmetics are from float32, and what they take for an image.
 
-    An image's time is that of a whole batch, over its images.
-
-    Raises:
-        RunError: No image can be read.
+    Args:
+        exact: Makes maps in float32.
+        pixels: One image or more, uint8 [n, S, S, 3].
+        max_deviation: What is further away is not timed.
     """
     from sensloc.networks.precision import there
 
-    device = _device(run)
-    exact, pixels = map_maker(run, (MAIN,), device, precision="float32"), _some(run)
-    if not len(pixels):
-        raise RunError(f"{run.at('manifest')}: no image can be read, for sensitivity.precision")
-    makers: dict[str, MapMaker] = {name: _in(exact, name) for name in there(device)}
-    apart = {name: np.mean(_apart(make, exact, pixels) or [0.0]) for name, make in makers.items()}
-    whole = pixels[np.arange(exact.batch_size) % len(pixels)][: exact.batch_size]
-    labels = np.full(len(whole), PREDICTED)
-    most = run.config.sensitivity.max_deviation
-    near = {n: partial(make, whole, labels) for n, make in makers.items() if apart[n] <= most}
-    once = medians(near, exact.batch_size, 1)
-    hopeful = {n: call for n, call in near.items() if once[n] <= HOPELESS * min(once.values())}
-    times = medians(hopeful, exact.batch_size, ROUNDS)
+    makers = {name: _in(exact, name) for name in there(exact.device)}
+    apart = {name: np.mean(_apart(make, exact, pixels)) for name, make in makers.items()}
+    near = {n: make for n, make in makers.items() if apart[n] <= max_deviation}
+    once = _times(near, pixels, 1)
+    hopeful = {n: make for n, make in near.items() if once[n] <= HOPELESS * min(once.values())}
+    times = _times(hopeful, pixels, ROUNDS)
     return {n: {"deviation": float(apart[n]), "ms": times.get(n)} for n in makers}
 
 
-def fastest(measured: Measured, max_deviation: float) -> str:
+def batches(make: "MapMaker", pixels: Pixels, most: int) -> tuple[int, dict[str, float | None]]:
+    """Return how many images a batch has best, and milliseconds per image by such numbers.
+
+    A batch is twice as large as the one before as long as that pays; None: the device's memory does
+    not hold it.
+
+    Args:
+        make: Makes maps.
+        pixels: One image or more, uint8 [n, S, S, 3].
+        most: Images of a batch.
+    """
+    size = min(FIRST, most)
+    found: dict[str, float | None] = {}
+    while 2 * size <= most:
+        makers = {str(n): replace(make, batch_size=n) for n in (size, 2 * size)}
+        try:
+            times = _times(makers, pixels, ROUNDS)
+        except ClassifierError:
+            return size, found | {str(2 * size): None}
+        found |= times
+        if times[str(size)] < GAIN * times[str(2 * size)]:
+            break
+        size *= 2
+    return size, found
+
+
+def _times(makers: "Mapping[K, MapMaker]", pixels: Pixels, rounds: int) -> dict[K, float]:
+    """Return the milliseconds per image of makers that take turns, two whole batches each."""
+
+    def two(make: "MapMaker") -> None:
+        whole = pixels[np.arange(make.batch_size) % len(pixels)]
+        labels = np.full(len(whole), PREDICTED)
+        for begun in [make.start(whole, labels) for _ in range(2)]:
+            begun.seen()
+
+    times = medians({name: partial(two, make) for name, make in makers.items()}, 1, rounds)
+    return {name: times[name] / (2 * make.batch_size) for name, make in makers.items()}
+
+
+def fastest(measured: Measured, max_deviation: float) -> "Precision":
     """Return the arithmetic that takes the least time, of those that are near enough to float32."""
     times = {
         name: figures["ms"]

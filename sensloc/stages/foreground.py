@@ -22,10 +22,10 @@ from sensloc.heatmaps import PREDICTED
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import Places, chain
 from sensloc.stages.network import load_network_of, map_maker, network_and_machine
-from sensloc.stages.precision import precision_of
 from sensloc.stages.readout import Bundle, learn
 from sensloc.stages.readout_file import FOLDER
 from sensloc.stages.subset import Subset, everything
+from sensloc.store.passes import passes_of
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,7 @@ def foreground(run: RunDir) -> None:
         return
     arithmetic = checked(run)
     digest, machine, blocks = network_and_machine(run, _blocks)
-    of = {"weights": digest, "device": machine.device, "blocks": blocks}
-    of |= {"precision": precision_of(run)}
+    of = {"weights": digest, "device": machine.device, "blocks": blocks} | passes_of(run)
     seen, size = {"cpu": machine.cpu}, run.config.resources.rows_per_block
     with run.stage("foreground", FOLDER, of=of, seen=seen, rows_per_unit=size) as facts:
         (images,) = drawn(run)

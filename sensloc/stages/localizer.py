@@ -28,10 +28,10 @@ from sensloc.scoring import corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.network import require_same_weights
 from sensloc.stages.other_class import OtherClass
-from sensloc.stages.precision import precision_of
 from sensloc.stages.readout_file import readouts_of
 from sensloc.store import tables
 from sensloc.store.files import errors_of, load, load_unit, parquet, stamp
+from sensloc.store.passes import passes_of
 from sensloc.store.run import RunDir, RunError
 
 log = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ def _facts(
         weights=weights,
         wnids=wnids,
         names=class_names(config.classifier),
-        sensitivity=config.sensitivity.model_copy(update={"precision": precision_of(run)}),
+        sensitivity=config.sensitivity.model_copy(update=passes_of(run)),
         method=name,
         methods=catalogue.of_run(config.maps),
         looks=1 + (name == catalogue.SECOND_LOOK),

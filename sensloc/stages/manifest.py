@@ -68,7 +68,7 @@ def manifest(run: RunDir) -> None:
         try:
             read_all(run, reading, reader)
             sample = draw_images(run)
-            spans = sample.shared(facts, config.sensitivity.batch_size)
+            spans = sample.shared(facts, config.sensitivity.nominal_batch)
             units.each(run, INSPECTED, spans, inspect_images, sample.selection)
             split, audit = fit_split(run)
         except DatasetError:  # to be mended in the data set, which is then read anew

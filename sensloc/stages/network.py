@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from sensloc.engine import units
 from sensloc.engine.pool import by_actor
 from sensloc.heatmaps import is_learned
-from sensloc.stages.precision import precision_of
 from sensloc.stages.readout_file import readouts_of
+from sensloc.store.passes import batch_size_of, passes_of, precision_of
 from sensloc.store.provenance import Machine, differences
 from sensloc.store.run import RunDir, RunError
 
@@ -33,7 +33,7 @@ def require_same_weights(run: RunDir) -> str:
         RunError: Another network made them, or another kind of device; which is named.
     """
     digest, machine, _ = network_and_machine(run, makes_its_maps)
-    here = {"weights": digest, "device": machine.device, "precision": precision_of(run)}
+    here = {"weights": digest, "device": machine.device} | passes_of(run)
     if differs := differences(run.stages()["sensitivity"]["of"], here):
         raise RunError(f"{run.url}: sensitivity/ was made otherwise ({'; '.join(differs)})")
     return digest
@@ -75,6 +75,7 @@ def map_maker(
     taps: "Iterable[Tap]" = (),
     backward: bool = False,
     precision: "Precision | None" = None,
+    batch_size: int | None = None,
 ) -> "MapMaker":
     """Return the maker of some heat maps by the run's network.
 
@@ -85,6 +86,7 @@ def map_maker(
         taps: What is kept of the pass beside.
         backward: Whether derivatives at these are wanted too.
         precision: Of the passes; None: the run's.
+        batch_size: Of the passes; None: the run's.
 
     Raises:
         ClassifierError: The network cannot be loaded, or has no place for a heat map.
@@ -92,7 +94,7 @@ def map_maker(
     from sensloc.heatmaps import maker
     from sensloc.networks.prepare import prepare
 
-    classifier, maps = run.config.classifier, run.config.sensitivity
+    classifier = run.config.classifier
     chosen = precision or precision_of(run)
     return maker.map_maker(
         lambda: load_network_of(run),
@@ -102,8 +104,8 @@ def map_maker(
         taps,
         mean=classifier.mean,
         std=classifier.std,
-        batch_size=maps.batch_size,
-        grid=maps.grid,
+        batch_size=batch_size or batch_size_of(run),
+        grid=run.config.sensitivity.grid,
         device=device,
         backward=backward,
     )

@@ -104,7 +104,7 @@ def predict(
             annotations.read_all(run, reading, reader)
             sample = annotations.draw_images(run)
             selected = partial(_rows, selection=sample.selection)
-            spans = sample.shared(record, run.config.sensitivity.batch_size)
+            spans = sample.shared(record, run.config.sensitivity.nominal_batch)
             write_units(chain(run, selected, folder, facts), spans)
             record |= _account(run, sample.count)
         run.remove(work)

@@ -21,9 +21,9 @@ from sensloc.images.pixels import Pixels
 from sensloc.stages.accuracy import checked
 from sensloc.stages.learner import part_of
 from sensloc.stages.network import looker, makes_its_maps, network_and_machine
-from sensloc.stages.precision import precision_of
 from sensloc.store import tables
 from sensloc.store.files import load_unit
+from sensloc.store.passes import passes_of
 from sensloc.store.run import RunDir, RunError
 
 if TYPE_CHECKING:  # for which torch is imported
@@ -44,7 +44,7 @@ def sensitivity(run: RunDir) -> None:
     run.require("manifest", *(["foreground"] if run.config.foreground.looks else []))
     arithmetic = checked(run)
     digest, machine, _ = network_and_machine(run, makes_its_maps)
-    of = {"weights": digest, "device": machine.device, "precision": precision_of(run)}
+    of = {"weights": digest, "device": machine.device} | passes_of(run)
     with run.stage("sensitivity", "sensitivity", of=of, seen={"cpu": machine.cpu}) as facts:
         began = time.monotonic()
         made = write_units(chain(run), {unit: unit for unit in units.names(run, "manifest")})
