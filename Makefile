@@ -9,9 +9,9 @@ demo: $(VENV)/ready  ## the main job on the embedded, synthetic set: a table and
 	$(BIN)/sensloc run conf/demo.toml
 
 bench: demo  ## what takes ten minutes to measure, beside other hands' ways: tables, and JSON in runs/bench
-	$(BIN)/python -m benchmarks.gradient --rounds 4
+	$(BIN)/python -m benchmarks.gradient --rounds 3
 	$(BIN)/python -m benchmarks.decode
-	$(BIN)/python -m benchmarks.fit
+	$(BIN)/python -m benchmarks.fit --rounds 2
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.pipeline conf/demo.toml --images 3000
 	$(BIN)/python -m benchmarks.start

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import typer
 
@@ -67,10 +69,16 @@ def by_loop(url: str, processes: int) -> float:
     return time.monotonic() - began
 
 
+def begun(samples: pa.Table) -> float:
+    """Return the second of the first look at which a job's actor has work."""
+    work = samples.filter(pc.starts_with(pc.fill_null(samples["title"], ""), f"{ACTOR}."))
+    return float(pc.min(work["second"]).as_py())
+
+
 def busy(samples: pa.Table) -> float:
     """Return the share of a core that actors take, of one thread each, from their first map on.
 
-    Until the last look at which one of them has taken more than half of a core.
+    Until the last look at which one of them has taken more than half of a core; nan: there is none.
 
     Args:
         samples: Of a job, see ``SAMPLES``: the title of an actor's process says that it has begun.
@@ -84,10 +92,12 @@ def busy(samples: pa.Table) -> float:
             began = min(began, row["second"])
     pairs = [pair for of_actor in looks.values() for pair in pairwise(of_actor)]
     spans = np.array([(first, last, cpu - before) for (first, before), (last, cpu) in pairs])
+    spans = spans.reshape(-1, 3)
     spans = spans[spans[:, 0] >= began]
     lengths = spans[:, 1] - spans[:, 0]
-    during = spans[:, 1] <= spans[spans[:, 2] > lengths / 2, 1].max()
-    return float(spans[during, 2].sum() / lengths[during].sum())
+    until = spans[spans[:, 2] > lengths / 2, 1].max(initial=-np.inf)
+    during = spans[:, 1] <= until
+    return float(spans[during, 2].sum() / lengths[during].sum()) if during.any() else np.nan
 
 
 def sent(url: str) -> float:
@@ -100,7 +110,9 @@ def sent(url: str) -> float:
 def figures_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dict[str, float]:
     """Return the median seconds of the stage, of its whole command, and of plain loops, in turn.
 
-    And the share of a core that each actor takes, and the bytes of an image sent to them.
+    The stage's are from when an actor is asked about the network, which it imports and loads, as
+    the loops do; so from when Ray has started. And the share of a core that each actor takes, and
+    the bytes of an image sent to them.
 
     Args:
         job: The config and the options of the run.
@@ -113,9 +125,11 @@ def figures_of(job: Sequence[str], run: str, rounds: int, processes: int) -> dic
         ended(run_job([*sensloc, stage, *job], log), log)
     figures: dict[str, list[float]] = {"stage": [], "command": [], "loop": [], "busy": []}
     for _ in range(rounds):
+        started = time.time()
         whole = ended(run_job([*sensloc, "sensitivity", *job], log), log)
-        stages = json.loads(Path(f"{run}/run.json").read_text())["stages"]
-        figures["stage"].append(stages["sensitivity"]["seconds"])
+        stage = json.loads(Path(f"{run}/run.json").read_text())["stages"]["sensitivity"]
+        finished = datetime.fromisoformat(stage["finished"]).timestamp()
+        figures["stage"].append(finished - started - begun(whole.samples))
         figures["command"].append(whole.seconds)
         figures["busy"].append(busy(whole.samples))
         figures["loop"].append(by_loop(run, processes))
@@ -171,7 +185,7 @@ def main(
         f"{processes} loops, s": number("loop"),
         "stage / loops": number("ratio", 2),
         "for further images": number("further", 2),
-        "actors busy": lambda row: f"{row['busy']:.0%}",
+        "actors busy": lambda row: "" if np.isnan(row["busy"]) else f"{row['busy']:.0%}",
         "KB sent per image": lambda row: f"{row['sent'] / 1000:,.0f}",
     }
     print(aligned(table_lines(columns, rows)))

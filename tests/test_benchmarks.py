@@ -482,7 +482,9 @@ def test_actors_are_busy_from_the_first_to_the_last_map() -> None:
     ]
     names = ("second", "pid", "title", "cpu")
     rows = [dict(zip(names, look, strict=True)) for look in looks]
-    assert pipeline.busy(pa.Table.from_pylist(rows, SAMPLES)) == 3.5 / 4
+    samples = pa.Table.from_pylist(rows, SAMPLES)
+    assert (pipeline.begun(samples), pipeline.busy(samples)) == (0.0, 3.5 / 4)
+    assert np.isnan(pipeline.busy(samples.slice(len(samples) - 4))), "too short for a look"
 
 
 def test_what_is_no_pass_is_timed_and_a_row_of_the_papers_table_is_weighed() -> None:
