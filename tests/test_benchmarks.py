@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from benchmarks.scale import RehearsalError, make_dataset, tiny_network
 from benchmarks.scale.figures import Figure, figures, line, markdown, table
 from benchmarks.scale.measure import SAMPLES, Job, run_job, sampled, together
 from benchmarks.storage import storage
-from benchmarks.turns import in_turn
+from benchmarks.turns import apart, in_turn
 from sensloc.boxes import unit_boxes
 from sensloc.config import load_config
 from sensloc.datasets import Annotation
@@ -421,6 +422,19 @@ def test_ways_take_turns_and_the_first_round_does_not_count() -> None:
     assert [time.way for time in timed] == ["a", "b"]
     assert vars(timed[0].ratio) == {"median": 1, "low": 1, "high": 1}
     assert all(t.milliseconds.low <= t.milliseconds.median <= t.milliseconds.high for t in timed)
+
+
+def test_what_is_done_apart_lacks_our_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENSLOC_SETTING", "ours")
+    said = tmp_path / "said"
+    say = partial(os.system, f"echo ${{SENSLOC_SETTING-none}} >> {said}")
+    with apart(partial(partial, say), ["SENSLOC_SETTING"]) as ask:
+        ask()
+        ask()
+        assert said.read_text() == "none\nnone\n", "it is done when it was asked for"
+    assert os.environ["SENSLOC_SETTING"] == "ours"
 
 
 @pytest.mark.cpu
