@@ -132,7 +132,7 @@ def arithmetics(exact: "MapMaker", pixels: Pixels, max_deviation: float) -> Meas
     makers = {name: _in(exact, name) for name in there(exact.device)}
     apart = {name: np.mean(_apart(make, exact, pixels)) for name, make in makers.items()}
     near = {n: make for n, make in makers.items() if apart[n] <= max_deviation}
-    once = _times(near, pixels, 1)
+    once = _times(near, pixels, 1, at_once=1)
     hopeful = {n: make for n, make in near.items() if once[n] <= HOPELESS * min(once.values())}
     times = _times(hopeful, pixels, ROUNDS)
     return {n: {"deviation": float(apart[n]), "ms": times.get(n)} for n in makers}
@@ -164,17 +164,26 @@ def batches(make: "MapMaker", pixels: Pixels, most: int) -> tuple[int, dict[str,
     return size, found
 
 
-def _times(makers: "Mapping[K, MapMaker]", pixels: Pixels, rounds: int) -> dict[K, float]:
-    """Return the milliseconds per image of makers that take turns, two whole batches each."""
+def _times(
+    makers: "Mapping[K, MapMaker]", pixels: Pixels, rounds: int, at_once: int = 2
+) -> dict[K, float]:
+    """Return the milliseconds per image of makers that take turns, some whole batches each.
 
-    def two(make: "MapMaker") -> None:
+    Args:
+        makers: By name.
+        pixels: One image or more, uint8 [n, S, S, 3].
+        rounds: That count.
+        at_once: Batches of a turn; a run begins two at a time.
+    """
+
+    def some(make: "MapMaker") -> None:
         whole = pixels[np.arange(make.batch_size) % len(pixels)]
         labels = np.full(len(whole), PREDICTED)
-        for begun in [make.start(whole, labels) for _ in range(2)]:
+        for begun in [make.start(whole, labels) for _ in range(at_once)]:
             begun.seen()
 
-    times = medians({name: partial(two, make) for name, make in makers.items()}, 1, rounds)
-    return {name: times[name] / (2 * make.batch_size) for name, make in makers.items()}
+    times = medians({name: partial(some, make) for name, make in makers.items()}, 1, rounds)
+    return {name: times[name] / (at_once * make.batch_size) for name, make in makers.items()}
 
 
 def fastest(measured: Measured, max_deviation: float) -> "Precision":
