@@ -34,13 +34,13 @@ def variants(
     """
     eager = passes.ways(images, labels)[GRADIENT]
     wanted, ways, failed = eager().flatten(1), {GRADIENT: eager}, {}
-    makers: dict[str, Callable[[Way], Way]] = {
-        "CUDA graph": graphed,
+    makers: dict[str, Callable[[], Way]] = {
+        "CUDA graph": partial(graphed, eager),
         "compiled": partial(compiled, passes, images, labels),
     }
     for name, make in makers.items():
         try:
-            way = make(eager)
+            way = make()
             alike = float(F.cosine_similarity(way().flatten(1), wanted).min())
         except Exception as error:  # all of torch runs here: it may raise anything
             failed[name] = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -52,7 +52,7 @@ def variants(
     return ways, failed
 
 
-def compiled(passes: Passes, images: Tensor, labels: Tensor, _eager: Way) -> Way:
+def compiled(passes: Passes, images: Tensor, labels: Tensor) -> Way:
     """Return the gradient of a batch by a compiled network."""
     own = passes.prepared[GRADIENT]
     network: Any = torch.compile(own.network)

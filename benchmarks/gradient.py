@@ -112,16 +112,15 @@ SAME: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 }
 """Other hands' ways to the gradient."""
 
-
-def captums(name: str, n: int) -> Way:
-    """Return captum's Saliency of a batch, by a network of its own."""
-    return partial(captum, network(name), *batch_of(n))
-
+ANOTHER = {"pytorch-grad-cam, batched: another map": grad_cam}
 
 PLAIN = "captum Saliency, batched, in a process of its own"
 """With the memory settings that a process has by default, as captum's users have them."""
 
-ANOTHER = {"pytorch-grad-cam, batched: another map": grad_cam}
+
+def captums(name: str, n: int) -> Way:
+    """Return captum's Saliency of a batch, by a network of its own."""
+    return partial(captum, network(name), *batch_of(n))
 
 
 def ways(name: str, images: Tensor, labels: Tensor) -> dict[str, Way]:
@@ -191,7 +190,7 @@ def measured(
         if "sensloc" in way and HALF not in way
     }
     if compiler:
-        calls[COMPILED] = compiled(Passes.of(name), images, labels, calls[OURS])
+        calls[COMPILED] = compiled(Passes.of(name), images, labels)
     with apart(partial(captums, name, n), KEEP_FREED_MEMORY) as plain:
         return in_turn(calls | {PLAIN: plain}, n, rounds), floors
 

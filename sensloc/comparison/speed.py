@@ -70,7 +70,7 @@ def _measure(run: RunDir, methods: dict[str, Method]) -> tuple[dict[str, float],
 
 def _network_parts(run: RunDir, rows: pa.Table, columns: set[str]) -> dict[str, Callable[[], Any]]:
     """Return how images are decoded, and how each column of maps is made."""
-    device = "cuda" if run.config.resources.gpus_per_actor else "cpu"
+    device = run.config.resources.device
     first, second = heatmaps.column(heatmaps.FOREGROUND), heatmaps.column(heatmaps.SECOND)
     twice = {first} if second in columns else set()
     mapper = Mapper(device, run, frozenset((columns | twice | {"map"}) - {second}))

@@ -8,6 +8,9 @@ from sensloc import heatmaps
 from sensloc.methods import catalogue
 from sensloc.sections import Above, NotNegative, Positive, Section, Share
 
+BATCH = 32
+"""Images of a pass, where nothing else is said."""
+
 IMAGE_ID = "{image_id}"
 """Stands for the id of an image in the name of a file."""
 
@@ -59,7 +62,7 @@ class Sensitivity(Section):
     max_deviation: Above = 0.25
     """The most that maps in another arithmetic may be from float32's: the relative L2 distance, the
     mean of a few of the run's images, which is looked at before any map is made."""
-    batch_size: Positive | Literal["fastest"] = 32
+    batch_size: Positive | Literal["fastest"] = BATCH
     """Images of a pass, or "fastest", as for ``precision``: as many as make an image's time less,
     and the device's memory holds. It is here and not in [resources]: kernels round differently at
     another batch size."""
@@ -67,7 +70,7 @@ class Sensitivity(Section):
     @property
     def nominal_batch(self) -> int:
         """Images of a pass, where the fastest is not measured yet; units are multiples of it."""
-        return 32 if self.batch_size == "fastest" else self.batch_size
+        return BATCH if self.batch_size == "fastest" else self.batch_size
 
 
 def _a_reading(name: str) -> str:
@@ -246,3 +249,13 @@ class Resources(Section):
     batches, as many for one actor as for another."""
     connections: Positive = 8
     """Images that one task fetches at once."""
+
+    @property
+    def device(self) -> str:
+        """Where networks run: the name of a torch device."""
+        return "cuda" if self.gpus_per_actor else "cpu"
+
+    @property
+    def spare(self) -> float:
+        """CPUs that actors leave to others: to two tasks."""
+        return 2 * self.cpus_per_task

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -108,9 +108,14 @@ class Chain:
                 rows = _with(rows, name, filled)
         return Images(rows, np.array(at, np.int64), pixels[: len(at)])
 
+    @cached_property
+    def batch_size(self) -> int:
+        """Images of a batch; read once by the process that makes tables, not for each of them."""
+        return batch_size_of(self.run)
+
     def table(self, worker: Worker, images: Images) -> pa.Table:
         """Return what a unit's file holds."""
-        return images.through(worker, batch_size_of(self.run))
+        return images.through(worker, self.batch_size)
 
     def write(self, unit: str, table: pa.Table) -> units.Written:
         """Write a unit's file."""
@@ -149,7 +154,7 @@ def write_units(chain: Chain, units_: Mapping[str, Any], held: bool = True) -> l
             min(resources.actors, len(todo)),
             resources.cpus_per_actor,
             resources.gpus_per_actor,
-            spare=2 * resources.cpus_per_task,
+            spare=resources.spare,
             calls=CALLS,
         )
     try:
@@ -224,8 +229,7 @@ class _Writer:
     """
 
     def __init__(self, chain: Chain) -> None:
-        gpus = chain.run.config.resources.gpus_per_actor
-        self.chain, self.worker = chain, chain.worker("cuda" if gpus else "cpu")
+        self.chain, self.worker = chain, chain.worker(chain.run.config.resources.device)
         self.turn = threading.Lock()
 
     def __call__(self, unit: str, images: Images) -> units.Written:

@@ -115,14 +115,17 @@ def by_actor(run: RunDir, function: Callable[..., T], *args: Any, units: int = 1
         units: Of the work that follows: as many actors call it as this will have.
     """
     resources = run.config.resources
-    cpus, gpus, beside = (
-        resources.cpus_per_actor,
-        resources.gpus_per_actor,
-        resources.cpus_per_task,
+    cpus, gpus = resources.cpus_per_actor, resources.gpus_per_actor
+    room = cluster.room(cpus, gpus, resources.spare)
+    return called(
+        function,
+        run,
+        *args,
+        cpus=cpus,
+        gpus=gpus,
+        beside=resources.cpus_per_task,
+        actors=max(1, min(resources.actors, units, room)),
     )
-    room = cluster.room(cpus, gpus, 2 * beside)
-    actors = max(1, min(resources.actors, units, room))
-    return called(function, run, *args, cpus=cpus, gpus=gpus, beside=beside, actors=actors)
 
 
 def _with_retries(method: Any) -> Any:

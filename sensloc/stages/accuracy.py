@@ -84,7 +84,7 @@ def deviations(run: RunDir) -> list[float]:
     Each is |map - map in float32| over |map in float32|, of the same class; inf where one is not
     finite.
     """
-    make = map_maker(run, (MAIN,), _device(run))
+    make = map_maker(run, (MAIN,), run.config.resources.device)
     return _apart(make, _in(make, "float32"), _some(run))
 
 
@@ -100,9 +100,8 @@ def measure(run: RunDir) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     if not len(pixels):
         raise RunError(f"{run.at('manifest')}: no image can be read, to measure the fastest passes")
-    exact = map_maker(
-        run, (MAIN,), _device(run), precision="float32", batch_size=config.nominal_batch
-    )
+    device, nominal = run.config.resources.device, config.nominal_batch
+    exact = map_maker(run, (MAIN,), device, precision="float32", batch_size=nominal)
     precision, size = config.precision, config.batch_size
     if precision == "fastest":
         measured["precision"] = arithmetics(exact, pixels, config.max_deviation)
@@ -193,10 +192,6 @@ def fastest(measured: Measured, max_deviation: float) -> "Precision":
         if figures["ms"] is not None and (figures["deviation"] or 0.0) <= max_deviation
     }
     return min(times, key=lambda name: times[name])
-
-
-def _device(run: RunDir) -> str:
-    return "cuda" if run.config.resources.gpus_per_actor else "cpu"
 
 
 def _in(make: "MapMaker", precision: "Precision") -> "MapMaker":

@@ -63,7 +63,7 @@ def localizer(run: RunDir) -> None:
     of = {"weights": weights, "method": name}
     with run.stage("localizer", *OUTPUTS, of=of) as facts:
         write_units(chain(run, name), {unit: unit for unit in units.names(run, "sensitivity")})
-        idle.make_room()  # no stage behind this one has a network
+        idle.make_room()  # a run's stages behind this one have no network
         rows = judged_rows(run)
         confidence = Confidence.fit(*_of(run, rows, "validation"))
         kept = {name: accuracy(run, rows, confidence, name) for name in ("validation", "test")}

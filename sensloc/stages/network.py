@@ -48,10 +48,14 @@ def network_and_machine(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str,
 
 
 def _checked(run: RunDir, check: Callable[[RunDir], T]) -> tuple[str, Machine, T]:
+    return weights_of(run), Machine.here(run.config.resources.gpus_per_actor), check(run)
+
+
+def weights_of(run: RunDir) -> str:
+    """Return a hash of the run's network, where the network is."""
     from sensloc.networks.prepare import weights_hash
 
-    digest = weights_hash(load_network_of(run))
-    return digest, Machine.here(run.config.resources.gpus_per_actor), check(run)
+    return weights_hash(load_network_of(run))
 
 
 def makes_its_maps(run: RunDir) -> None:

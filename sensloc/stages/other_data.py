@@ -26,7 +26,7 @@ from sensloc.stages import localizer, readout_file
 from sensloc.stages.evaluate import OUTPUTS, predict, write_corloc
 from sensloc.stages.fit import fitted_methods
 from sensloc.stages.fitted import FittedRun
-from sensloc.stages.network import load_network_of
+from sensloc.stages.network import weights_of
 from sensloc.stages.other_class import OtherClass
 from sensloc.stages.whole_run import STAGES, run_all
 from sensloc.store.files import load_unit
@@ -78,7 +78,7 @@ def _classifier(run: RunDir, fitted: FittedRun) -> None:
     with run.stage("classifier", "classifier.pt", of=fitted.of) as facts:
         facts["taken_from"] = fitted.source | _unknown(run, fitted)
         fitted.write(run, "classifier.pt")
-        fitted.facts.require_weights(by_actor(run, _weights), fitted.url)
+        fitted.facts.require_weights(by_actor(run, weights_of), fitted.url)
 
 
 def _foreground(run: RunDir, fitted: FittedRun) -> None:
@@ -89,12 +89,6 @@ def _foreground(run: RunDir, fitted: FittedRun) -> None:
 def _fit(run: RunDir, fitted: FittedRun) -> None:
     with run.stage("fit", saved.FOLDER, of=fitted.of):
         fitted.write(run, saved.FOLDER)
-
-
-def _weights(run: RunDir) -> str:
-    from sensloc.networks.prepare import weights_hash
-
-    return weights_hash(load_network_of(run))
 
 
 def _unknown(run: RunDir, fitted: FittedRun) -> dict[str, int]:
