@@ -133,16 +133,22 @@ def ways(name: str, images: Tensor, labels: Tensor) -> dict[str, Way]:
         way: partial(call, network(name), images, labels) for way, call in (SAME | ANOTHER).items()
     }
     all_ways = ours(name, images, labels) | theirs
-    wanted = _directions(all_ways[OURS]())
+    wanted = all_ways[OURS]()
     for way in SAME:
-        alike = (_directions(theirs[way]()) * wanted).sum(1).min()
-        assert alike > 0.99, f"{way} of {name} gives another map: cosine {alike:.3f}"
+        check_same(way, name, theirs[way](), wanted)
     return all_ways
 
 
-def _directions(maps: Tensor) -> Tensor:
-    """Return maps as vectors of length one, however small random weights make them."""
-    return F.normalize(maps.flatten(1), eps=1e-30)
+def check_same(way: str, name: str, maps: Tensor, wanted: Tensor) -> None:
+    """Check that a way's maps [n, S, S] by a network are the wanted ones.
+
+    Raises:
+        AssertionError: One points elsewhere; its length is left out, since random weights make
+            it as small as they like.
+    """
+    one, other = (F.normalize(values.flatten(1), eps=1e-30) for values in (maps, wanted))
+    alike = (one * other).sum(1).min()
+    assert alike > 0.99, f"{way} of {name} gives another map: cosine {alike:.3f}"
 
 
 # --------------------------------------------------------------------------- the floor

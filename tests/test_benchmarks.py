@@ -21,7 +21,7 @@ import torch
 from conftest import ROOT, small_config
 from PIL import Image
 
-from benchmarks import decode, fit, gpu, gradient, parts, pipeline, review
+from benchmarks import decode, fit, gpu, gradient, parts, pipeline, review, since
 from benchmarks.foreground import tried
 from benchmarks.latency import first_files, measure, text
 from benchmarks.passes import counted
@@ -452,6 +452,17 @@ def test_another_map_is_not_taken_for_the_gradient(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(gradient.SAME, "wrong", lambda net, images, labels: images.abs().amax(1))
     with pytest.raises(AssertionError, match="wrong of resnet18 gives another map"):
         gradient.ways("resnet18", *gradient.batch_of(1))
+
+
+def test_version_0_1_makes_the_same_gradient_in_a_process_of_its_own(tmp_path: Path) -> None:
+    command = ["git", "archive", "00fdcd1", "sensloc"]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        pytest.skip(f"no version 0.1.0 in this checkout: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "x", "-C", tmp_path], input=archive.stdout, check=True)
+    first, *ours = since.measured(tmp_path, "resnet18", n=1, rounds=1)  # which compares the maps
+    assert first.way == since.BEFORE
+    assert [time.way for time in ours] == ["sensloc, gradient", "sensloc, foreground"]
 
 
 def test_pixels_are_within_a_grey_level_of_pillows() -> None:
