@@ -124,6 +124,19 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
     assert "Failed to apply" not in done.output
 
 
+def test_a_command_says_what_it_does_and_of_other_libraries_only_warnings() -> None:
+    says = """
+import logging
+from sensloc.report.messages import errors_as_messages
+with errors_as_messages():
+    for name in ("sensloc.stages", "botocore"):
+        logging.getLogger(name).info("news")
+        logging.getLogger(name).warning("a warning")
+"""
+    lines = [line.split(" ", 2)[2] for line in job("-c", says).stderr.splitlines()]
+    assert lines == ["sensloc.stages: news", "sensloc.stages: a warning", "botocore: a warning"]
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_job_that_is_terminated_ends_as_by_ctrl_c() -> None:
     stopped = pytest.raises(SystemExit, match="stopped: the same command goes on from here")

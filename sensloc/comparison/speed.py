@@ -36,7 +36,7 @@ def milliseconds(run: RunDir, entries: Mapping[str, Fitted]) -> dict[str, float]
     """
     if not run.config.compare.speed_rounds:
         return {}
-    timed = {name: of for name, of in entries.items() if not catalogue.entry(name).given}
+    timed = {name: of for name, of in entries.items() if not catalogue.is_given(name)}
     methods = {name: fitted.method for name, fitted in timed.items()}
     parts, predicting = cluster.in_task(
         _measure, run, methods, gpus=run.config.resources.gpus_per_actor

@@ -9,7 +9,7 @@ from sensloc.datasets.annotation import NO_BOX, Annotation, Unit
 from sensloc.datasets.class_filter import class_filter, keeps, require_known
 from sensloc.datasets.dataset import Dataset
 from sensloc.datasets.files import inside
-from sensloc.datasets.values import Object, declared_size, main_class, number
+from sensloc.datasets.values import Object, declared_size, main_class, number, require_upright
 from sensloc.errors import DatasetError, shown
 
 LISTS = ("images", "annotations", "categories")
@@ -142,10 +142,8 @@ def _object(entry: dict[str, Any], names: dict[str, str]) -> Object:
         raise ValueError(f"category_id {category} is not in categories")
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"bbox {shown(box)} is not a list of four numbers")
-    attributes = entry.get("attributes")  # CVAT's: a turned rectangle has its upright bbox
-    turn = attributes.get("rotation") if isinstance(attributes, dict) else None
-    if turn is not None and number(turn) % 360:
-        raise ValueError(f"rotation {shown(turn)}: draw the box upright")
+    if isinstance(attributes := entry.get("attributes"), dict):  # CVAT's bbox is the upright one
+        require_upright("rotation", attributes.get("rotation"))
     return names[category], [number(value) for value in box]
 
 

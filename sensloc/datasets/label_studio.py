@@ -9,7 +9,7 @@ from sensloc.datasets.annotation import NO_BOX, Annotation, Unit
 from sensloc.datasets.class_filter import class_filter, keeps, require_known
 from sensloc.datasets.dataset import Dataset
 from sensloc.datasets.files import Tree
-from sensloc.datasets.values import Object, declared_size, main_class, number
+from sensloc.datasets.values import Object, declared_size, main_class, number, require_upright
 from sensloc.errors import DatasetError, shown
 
 RECTANGLE = "rectanglelabels"
@@ -176,10 +176,8 @@ def _objects(annotation: dict[str, Any]) -> tuple[list[Object], tuple[int, int] 
 def _object(region: dict[str, Any]) -> Object:
     """Return a rectangle's label and its corners, as fractions of the image's sides."""
     value = _part(region, "value", dict)
-    turns = {"rotation": value.get("rotation"), "image_rotation": region.get("image_rotation")}
-    for name, turn in turns.items():
-        if turn is not None and number(turn) % 360:
-            raise ValueError(f"{name} {shown(turn)}: draw the box upright, on the upright image")
+    require_upright("rotation", value.get("rotation"))
+    require_upright("image_rotation", region.get("image_rotation"))
     labels = _part(value, RECTANGLE, list)
     if len(labels) != 1 or not isinstance(labels[0], str) or not labels[0]:
         raise ValueError(f"{RECTANGLE} {shown(labels)} is not one label")

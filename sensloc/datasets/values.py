@@ -33,6 +33,20 @@ def number(value: object) -> float:
     return result
 
 
+def require_upright(name: str, degrees: object) -> None:
+    """Check that a box, or the image that it was drawn on, was not turned.
+
+    Args:
+        name: What the layout calls the turn.
+        degrees: As the layout writes it; None where it does not.
+
+    Raises:
+        ValueError: it was.
+    """
+    if degrees is not None and number(degrees) % 360:
+        raise ValueError(f"{name} {shown(degrees)}: draw the box upright, on the upright image")
+
+
 def declared_size(width: object, height: object) -> Size | None:
     """Return the declared (width, height), or None unless both are whole and positive.
 

@@ -129,10 +129,10 @@ def of_given(name: str) -> dict[str, Entry]:
     """Return the methods of a heat map that others made, by its name in ``compare.maps``."""
     at, title = heatmaps.given(name), f"{name} (given)"
     lines = (
-        Threshold(at, title=f"{title}, threshold", given=True),
-        Mass(at, title=f"{title}, central mass", given=True),
-        SoftIoU(at, title=f"{title}, soft IoU", given=True),
-        Linear((at,), title=f"{title}, linear map", given=True),
+        Threshold(at, title=f"{title}, threshold"),
+        Mass(at, title=f"{title}, central mass"),
+        SoftIoU(at, title=f"{title}, soft IoU"),
+        Linear((at,), title=f"{title}, linear map"),
     )
     return {f"{GIVEN}{name}_{way}": line for way, line in zip(GIVEN_WAYS, lines, strict=True)}
 

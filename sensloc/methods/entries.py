@@ -21,7 +21,6 @@ class Entry:
         in_run: The run itself fits it, on all of its train images; the comparison does not.
         paper: The CorLoc of the paper's Table 1, in percent, where it reports the method.
         drawn: The report draws it even where there are too many methods to tell apart.
-        given: Its heat maps are read from files that others made: it is not timed.
     """
 
     title: str
@@ -30,7 +29,6 @@ class Entry:
     in_run: bool = False
     paper: float | None = None
     drawn: bool = False
-    given: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, 
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Log to stderr, and end at a known error with one message and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    """Log what this package does to stderr, and end at a known error with a message and code 1."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    for ours in ("sensloc", "benchmarks"):  # other libraries' news is no news of a run
+        logging.getLogger(ours).setLevel(logging.INFO)
     try:
         yield
     except SenslocError as error:
