@@ -30,7 +30,7 @@ from sensloc.config import Config
 from sensloc.engine import cluster, idle, units
 from sensloc.engine.batches import Images, Worker
 from sensloc.engine.chain import DECODE, Chain, write_units
-from sensloc.engine.pool import Pool, called
+from sensloc.engine.pool import Pool, actor_of, called
 from sensloc.errors import ClassifierError
 from sensloc.heatmaps.controls import partners
 from sensloc.images.inspection import content_hash
@@ -348,6 +348,26 @@ def test_a_pools_worker_is_made_before_its_first_input_comes(tmp_path: Path) -> 
     pool.submit()
     assert [pool.take(call) for call in list(pool.pending)] == [7]
     pool.close()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_makes_no_worker_before_what_it_rehearses_has_ended(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def slow() -> None:
+        said.write_text("begun")
+        time.sleep(1)
+        said.write_text("ended")
+        raise ValueError("as the actor says whose value is asked for")
+
+    actor = actor_of(cpus=0.5, gpus=0.0)
+    rehearsed = actor.rehearse.remote(slow)
+    while not said.exists():
+        time.sleep(0.05)
+    make = [ray.put(lambda: partial(str, said.read_text()))]
+    assert ray.get(actor.work.remote(make)) == "ended"
+    assert ray.get(rehearsed) is None
+    idle.leave(actor, 0.5, 0.0, beside=0.5)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -2,8 +2,11 @@
 
 import io
 import random
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
+from torchvision.models import resnet18
 
 from sensloc.datasets.imagenet import ImageNet
 from sensloc.errors import ClassifierError
@@ -315,6 +319,29 @@ def test_a_folded_network_clips_in_place_where_it_did():
         made = folded(lively(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), activation)))
         assert norms(made) == 0
         assert sum(isinstance(module, Clip) for module in made.modules()) == clips
+
+
+def test_threads_fold_at_once_while_another_network_is_at_work():
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    beside, *networks = (lively(resnet18()) for _ in range(5))
+    wanted, alone = beside(x), [fold(network, x)[0](x) for network in networks]
+    end = threading.Event()
+
+    def works() -> bool:
+        same = True
+        while not end.is_set():
+            same = torch.equal(beside(x), wanted) and same
+        return same
+
+    with ThreadPoolExecutor(5) as threads:
+        at_work = threads.submit(works)
+        try:
+            made = [made for made, _ in threads.map(partial(fold, probe=x), networks)]
+        finally:
+            end.set()
+        assert at_work.result()
+    assert [norms(network) for network in made] == [0] * 4
+    assert all(torch.equal(network(x), own) for network, own in zip(made, alone, strict=True))
 
 
 # ------------------------------------------------------------------------------- prepare

@@ -58,8 +58,14 @@ class Holder:
             return self.worker
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Return ``function(*args)``."""
-        return function(*args)
+        """Return ``function(*args)``; no worker is made meanwhile."""
+        with self.making:
+            return function(*args)
+
+    def rehearse(self, function: Callable[..., T], *args: Any) -> None:
+        """Call a function for what it imports and reads; what hinders it, another actor says."""
+        with suppress(Exception):
+            self.call(function, *args)
 
 
 def actor_of(cpus: float, gpus: float) -> Any:
@@ -95,10 +101,11 @@ def called(
         beside: CPUs of a task that fits beside it.
         actors: So many call it.
     """
-    calling = [actor_of(cpus, gpus) for _ in range(actors)]
+    first, *others = calling = [actor_of(cpus, gpus) for _ in range(actors)]
     try:
-        calls = [_with_retries(actor.call).remote(function, *args) for actor in calling]
-        value: T = cluster.result(calls[0])
+        for actor in others:
+            actor.rehearse.remote(function, *args)
+        value: T = cluster.result(_with_retries(first.call).remote(function, *args))
     finally:
         for actor in calling:
             idle.leave(actor, cpus, gpus, beside)

@@ -5,8 +5,9 @@ torch only. What it computes stays what its source made of it.
 
 import hashlib
 import logging
+import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from sensloc.networks.classifier import Classifier
 
 log = logging.getLogger(__name__)
+
+_one_at_a_time = threading.Lock()
+"""For tracing: torch.fx replaces how modules are called meanwhile, for the whole process."""
 
 
 @dataclass(frozen=True)
@@ -168,18 +172,24 @@ def _pass_through(module: nn.Module, mark: nn.Module) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Sees convolutions and batch norms whole, subclasses (timm's) too, and notes every output."""
+    """Sees convolutions and batch norms whole, subclasses (timm's) too, and notes every output.
+
+    The modules that other threads call meanwhile are none of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.outputs: dict[str, fx.Node] = {}
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = isinstance(m, nn.Conv2d | nn.BatchNorm2d)
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(self, m: nn.Module, *call: Any) -> Any:
-        output = super().call_module(m, *call)
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        output = super().call_module(m, forward, args, kwargs)
         if isinstance(output, fx.Proxy):
             self.outputs[self.path_of_module(m)] = output.node
         return output
@@ -188,7 +198,8 @@ class _Tracer(fx.Tracer):
 def _folded(network: nn.Module, marks: Mapping[str, nn.Module], probe: Tensor) -> nn.Module:
     inputs = _inputs(network, probe)
     tracer = _Tracer()
-    graph = tracer.trace(network)
+    with _one_at_a_time:
+        graph = tracer.trace(network)
     folded = fx.GraphModule(network, graph)
     modules = dict(folded.named_modules())
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
