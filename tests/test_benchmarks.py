@@ -437,7 +437,6 @@ def test_what_is_done_apart_lacks_our_settings(
     assert os.environ["SENSLOC_SETTING"] == "ours"
 
 
-@pytest.mark.cpu
 def test_other_hands_make_the_same_gradient_and_a_pass_costs_what_its_layers_say() -> None:
     images, labels = gradient.batch_of(2)
     ways = gradient.ways("resnet18", images, labels)  # which compares the maps
