@@ -11,12 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from benchmarks.passes import GRADIENT, Passes, Way
-
-ALIKE = 0.99
-"""The least cosine of a variant's maps with the product's."""
+from benchmarks.passes import ALIKE, GRADIENT, Passes, Way, alike
 
 
 def variants(
@@ -33,7 +29,7 @@ def variants(
         The ways, and why those are missing that cannot be made or give another map.
     """
     eager = passes.ways(images, labels)[GRADIENT]
-    wanted, ways, failed = eager().flatten(1), {GRADIENT: eager}, {}
+    wanted, ways, failed = eager(), {GRADIENT: eager}, {}
     makers: dict[str, Callable[[], Way]] = {
         "CUDA graph": partial(graphed, eager),
         "compiled": partial(compiled, passes, images, labels),
@@ -41,14 +37,14 @@ def variants(
     for name, make in makers.items():
         try:
             way = make()
-            alike = float(F.cosine_similarity(way().flatten(1), wanted).min())
+            cosine = alike(way(), wanted)
         except Exception as error:  # all of torch runs here: it may raise anything
             failed[name] = f"{type(error).__name__}: {error}".partition("\n")[0]
             continue
-        if alike > ALIKE:
+        if cosine > ALIKE:
             ways[f"{GRADIENT}, {name}"] = way
         else:
-            failed[name] = f"another map: cosine {alike:.3f}"
+            failed[name] = f"another map: cosine {cosine:.3f}"
     return ways, failed
 
 

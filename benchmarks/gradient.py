@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from benchmarks.gpu_variants import compiled
 from benchmarks.passes import (
+    ALIKE,
     FOREGROUND,
     FORWARD,
     GRADIENT,
     NETWORKS,
     Passes,
     Way,
+    alike,
     batch_of,
     counted,
     network,
@@ -143,12 +145,10 @@ def check_same(way: str, name: str, maps: Tensor, wanted: Tensor) -> None:
     """Check that a way's maps [n, S, S] by a network are the wanted ones.
 
     Raises:
-        AssertionError: One points elsewhere; its length is left out, since random weights make
-            it as small as they like.
+        AssertionError: They are not.
     """
-    one, other = (F.normalize(values.flatten(1), eps=1e-30) for values in (maps, wanted))
-    alike = (one * other).sum(1).min()
-    assert alike > 0.99, f"{way} of {name} gives another map: cosine {alike:.3f}"
+    cosine = alike(maps, wanted)
+    assert cosine > ALIKE, f"{way} of {name} gives another map: cosine {cosine:.3f}"
 
 
 # --------------------------------------------------------------------------- the floor

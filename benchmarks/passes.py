@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -33,6 +34,9 @@ NETWORKS = {
     "vit_small_patch16_224": "timm.models.vit_small_patch16_224",
 }
 """The function that makes each."""
+
+ALIKE = 0.99
+"""The least cosine of maps that pass for the same."""
 
 FORWARD, GRADIENT, FOREGROUND = "forward pass only", "gradient", "foreground"
 
@@ -109,6 +113,15 @@ class Passes:
             return lambda: read(look(prepared, pixels, labels, taps, backward))
 
         return {name: way(name) for name in self.readings}
+
+
+def alike(maps: Tensor, others: Tensor) -> float:
+    """Return the least cosine of n maps with others, both [n, h, w].
+
+    Lengths are left out: random weights make them as small as they like.
+    """
+    one, other = (F.normalize(of.flatten(1), eps=1e-30) for of in (maps, others))
+    return float((one * other).sum(1).min())
 
 
 def some_readout(name: str, blocks: tuple[str, ...], probe: Tensor) -> Readout:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import PIPE
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
 from benchmarks import before
 from benchmarks.gradient import check_same
@@ -26,7 +28,7 @@ BEFORE = "version 0.1.0, gradient"
 
 
 @contextmanager
-def version_0_1(checkout: Path, name: str, n: int) -> Iterator[Callable[..., None]]:
+def version_0_1(checkout: Path, name: str, n: int) -> Iterator[tuple[Tensor, Callable[[], object]]]:
     """Have that version make the maps of a batch whenever it is asked to, until the block ends.
 
     Args:
@@ -35,25 +37,30 @@ def version_0_1(checkout: Path, name: str, n: int) -> Iterator[Callable[..., Non
         n: Images of the batch.
 
     Yields:
-        What asks it, and returns when they are made; given a file's name, they go there too.
+        Its maps, [n, S, S], and what has them made once more.
+
+    Raises:
+        RuntimeError: It has ended by itself.
     """
     with TemporaryDirectory() as folder:
-        batch = f"{folder}/batch.pt"
-        torch.save((network(name), *batch_of(n)), batch)
-        command = [sys.executable, str(before.__file__), batch]
-        path = os.environ | {"PYTHONPATH": str(checkout.resolve())}
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=path) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
+        torch.save((network(name), *batch_of(n)), f"{folder}/batch.pt")
+        command = [sys.executable, str(before.__file__), folder]
+        theirs = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=theirs) as process:
             asked, answers = process.stdin, process.stdout
+            assert asked is not None
+            assert answers is not None
 
-            def ask(file: str = "") -> None:
-                print(file, file=asked, flush=True)
+            def wait() -> None:
                 if not answers.readline():
                     raise RuntimeError(f"{checkout}: version 0.1.0 stopped, see above")
 
-            yield ask
+            def ask() -> None:
+                print(file=asked, flush=True)
+                wait()
+
+            wait()
+            yield torch.load(f"{folder}/maps.pt"), ask
 
 
 def measured(checkout: Path, name: str, n: int, rounds: int) -> list[Timed]:
@@ -63,11 +70,9 @@ def measured(checkout: Path, name: str, n: int, rounds: int) -> list[Timed]:
         AssertionError: They give different maps.
     """
     ours = Passes.of(name).ways(*batch_of(n))
-    with version_0_1(checkout, name, n) as theirs, TemporaryDirectory() as folder:
-        theirs(f"{folder}/maps.pt")
-        check_same(BEFORE, name, torch.load(f"{folder}/maps.pt"), ours[GRADIENT]())
-        ways: dict[str, Callable[[], object]] = {BEFORE: theirs}
-        ways |= {f"sensloc, {way}": ours[way] for way in (GRADIENT, FOREGROUND)}
+    with version_0_1(checkout, name, n) as (maps, theirs):
+        check_same(BEFORE, name, maps, ours[GRADIENT]())
+        ways = {BEFORE: theirs} | {f"sensloc, {way}": ours[way] for way in (GRADIENT, FOREGROUND)}
         return in_turn(ways, n, rounds)
 
 

@@ -1,5 +1,6 @@
 """Run the whole job on ever more rows, with a tiny network: seconds per row, memory, disk."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ def scale(
     ] = False,
 ) -> None:
     """Run the whole job on ever more rows, with a tiny network: seconds per row, memory, disk."""
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
     print(rehearse(config, data, output, rows or SIZES, only_make) or "made")
 
 

@@ -91,7 +91,8 @@ def called(
 ) -> T:
     """Return ``function(*args)``, called by actors that a pool may have afterwards.
 
-    The first one's is returned. The others have imported by then, and read, what it takes.
+    The first one's is returned. The others rehearse it: they import and read meanwhile what it
+    takes.
 
     Args:
         function: What is called.

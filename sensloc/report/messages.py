@@ -19,8 +19,7 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, 
 def errors_as_messages() -> Iterator[None]:
     """Log what this package does to stderr, and end at a known error with a message and code 1."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    for ours in ("sensloc", "benchmarks"):  # other libraries' news is no news of a run
-        logging.getLogger(ours).setLevel(logging.INFO)
+    logging.getLogger("sensloc").setLevel(logging.INFO)  # other libraries' news is none of a run
     try:
         yield
     except SenslocError as error:
