@@ -121,7 +121,7 @@ def alike(maps: Tensor, others: Tensor) -> float:
     Lengths are left out: random weights make them as small as they like.
     """
     one, other = (F.normalize(of.flatten(1), eps=1e-30) for of in (maps, others))
-    return float((one * other).sum(1).min())
+    return float((one * other).sum(1).min().detach())
 
 
 def some_readout(name: str, blocks: tuple[str, ...], probe: Tensor) -> Readout:
